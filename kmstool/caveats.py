@@ -1,0 +1,104 @@
+"""The catalogue of trust warnings. A caveat is data: a stable code, a sentence, and where it is explained.
+
+A result carries its caveats; nothing here prints. `Tolerance` is the one place that decides whether
+a caveat stops the work. docs/reference/caveats.md is compared with this file by a test.
+"""
+
+from dataclasses import dataclass
+
+from kmstool.errors import CaveatRefused, SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """A reason to trust a result less than its look suggests.
+
+    Attributes:
+        code: stable, lower case, with hyphens; scripts may match on it.
+        sentence: what it means for this result, lower case, without a full stop.
+    """
+
+    code: str
+    sentence: str
+
+
+SIMULATED_NSM = Caveat(
+    "simulated-nsm",
+    "the attestation comes from the emulator's security module and proves nothing about any hardware",
+)
+DEBUG_ENCLAVE = Caveat(
+    "debug-enclave",
+    "PCR0, PCR1 and PCR2 are zero: the enclave runs in debug mode, its console is open to the"
+    " parent, and a key policy that names an image will refuse it",
+)
+UNPINNED_KEY = Caveat(
+    "unpinned-key",
+    "no full key ARN was asked for, so whoever supplied the credentials chose the key",
+)
+CUSTOM_ROOTS = Caveat(
+    "custom-roots",
+    "the connection to KMS is checked against roots that were given, not against Amazon's",
+)
+KMS_RANDOM = Caveat(
+    "kms-random",
+    "random bytes from KMS are only as good as the TLS session that carried them, which needed"
+    " good randomness already: prefer the enclave's own",
+)
+CREDENTIALS_ON_COMMAND_LINE = Caveat(
+    "credentials-on-command-line",
+    "credentials on the command line are visible to every process of the enclave",
+)
+RAW_SHARED_SECRET = Caveat(
+    "raw-shared-secret",
+    "the x-coordinate of an ECDH exchange is not uniformly random: derive a key from it before use",
+)
+CLOCK_SKEW = Caveat(
+    "clock-skew",
+    "the enclave's clock differs by more than a minute from KMS' Date or the attestation"
+    " document's timestamp",
+)
+
+CATALOGUE: dict[str, Caveat] = {
+    caveat.code: caveat
+    for caveat in (
+        SIMULATED_NSM,
+        DEBUG_ENCLAVE,
+        UNPINNED_KEY,
+        CUSTOM_ROOTS,
+        KMS_RANDOM,
+        CREDENTIALS_ON_COMMAND_LINE,
+        RAW_SHARED_SECRET,
+        CLOCK_SKEW,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What a caller accepts: everything with its caveats, or under `strict` only the codes allowed.
+
+    Raises:
+        SettingError: `allowed` holds a code that is not in the catalogue.
+    """
+
+    strict: bool = False
+    allowed: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for code in sorted(self.allowed):
+            if code not in CATALOGUE:
+                raise SettingError(
+                    f"no caveat has the code {code!r}",
+                    hint="the codes are: " + ", ".join(sorted(CATALOGUE)),
+                )
+
+    def check(self, caveats: tuple[Caveat, ...]) -> None:
+        """Raises `CaveatRefused` for the first caveat that is not accepted."""
+        if not self.strict:
+            return
+        for caveat in caveats:
+            if caveat.code not in self.allowed:
+                raise CaveatRefused(
+                    f"refused under --strict: [{caveat.code}] {caveat.sentence}",
+                    hint=f"if that is acceptable here, add --allow-caveat {caveat.code}",
+                )

@@ -1,0 +1,68 @@
+"""Every bound on input, with its unit and reason, in one place.
+
+A bound named by a standard or an API says which. The others are ours: several times what was ever
+seen, small enough that a hostile peer cannot make the enclave run out of memory or time.
+"""
+
+# --- Nitro Security Module ABI (nsm_io, linux/nsm.h) -------------------------------------------
+NSM_REQUEST_MAX = 0x1000  # bytes of CBOR; the driver refuses more with EMSGSIZE
+NSM_RESPONSE_MAX = 0x3000  # bytes of CBOR; the driver's own bound
+NSM_RANDOM_MAX = 256  # bytes in one GetRandom answer
+NSM_PCR_COUNT_MAX = 32  # max_pcrs of every module seen
+NSM_EXTEND_MAX = 512  # bytes of one ExtendPCR
+
+# --- Attestation document (AWS, "Verifying the root of trust") ---------------------------------
+DOCUMENT_MAX = 262_144  # bytes; KMS' limit on Recipient.AttestationDocument
+DOCUMENT_PUBLIC_KEY_MAX = 1024  # bytes
+DOCUMENT_USER_DATA_MAX = 512  # bytes
+DOCUMENT_NONCE_MAX = 512  # bytes
+DOCUMENT_NONCE_MIN = 16  # bytes; auditors' advice: shorter nonces can be guessed or repeat
+DOCUMENT_CERTIFICATE_MAX = 1024  # bytes, leaf and each of cabundle
+DOCUMENT_CABUNDLE_MAX = 16  # certificates; real ones have four
+DOCUMENT_CBOR_DEPTH_MAX = 8  # nesting; real ones have two
+DOCUMENT_AGE_MAX = 300.0  # seconds; KMS refuses older ones
+DOCUMENT_AGE_RENEW = 240.0  # seconds; ours are made again a minute before KMS would refuse them
+
+# --- Recipient key -----------------------------------------------------------------------------
+RECIPIENT_RSA_BITS = 2048  # KMS also takes 3072 and 4096, at 5 to 20 times the generation time
+RECIPIENT_KEY_AGE_MAX = 3600.0  # seconds; bounds what one leaked key opens
+RECIPIENT_KEY_ANSWERS_MAX = 10_000  # answers, for the same reason
+
+# --- CMS of one KMS answer (RFC 5652) ----------------------------------------------------------
+CMS_MAX = 16_384  # bytes; real answers have 457 to 2,900 (an RSA-4096 private key is the largest)
+CMS_DEPTH_MAX = 16  # nesting of type-length-value; the deepest real field is at 11
+CMS_STRING_PIECES_MAX = 64  # pieces of one constructed string
+CMS_PLAINTEXT_MAX = 8_192  # bytes; KMS' largest answer is a PKCS #8 RSA-4096 key of 2,400
+
+# --- KMS API -----------------------------------------------------------------------------------
+CIPHERTEXT_MAX = 6_144  # bytes; CiphertextBlob of Decrypt
+PLAINTEXT_MAX = 4_096  # bytes; Plaintext of Encrypt
+KEY_ID_MAX = 2_048  # characters
+GRANT_TOKENS_MAX = 10
+GRANT_TOKEN_MAX = 8_192  # characters
+RANDOM_BYTES_MAX = 1_024  # NumberOfBytes of GenerateRandom and GenerateDataKey
+PUBLIC_KEY_MAX = 8_192  # bytes; PublicKey of DeriveSharedSecret
+ENCRYPTION_CONTEXT_MAX = 8_192  # bytes of keys and values together
+
+# --- HTTP --------------------------------------------------------------------------------------
+HTTP_STATUS_LINE_MAX = 512  # bytes
+HTTP_HEADER_COUNT_MAX = 64
+HTTP_HEADERS_MAX = 16_384  # bytes of all header lines together
+HTTP_BODY_MAX = 262_144  # bytes; the largest KMS answer seen is under 12 KiB
+HTTP_MESSAGE_PRINT_MAX = 1_000  # characters of KMS' message that we repeat
+
+# --- Exchange with KMS -------------------------------------------------------------------------
+DEADLINE = 30.0  # seconds for a whole operation, retries included
+CONNECT_TIMEOUT = 5.0  # seconds for one connect; a vsock to a port where nobody listens may hang
+RETRY_ATTEMPTS = 5  # attempts in all
+RETRY_BASE = 0.1  # seconds; full jitter doubles this with every attempt
+RETRY_CAP = 5.0  # seconds between two attempts at most
+
+# --- Framing and credentials -------------------------------------------------------------------
+FRAME_MAX = 65_536  # bytes of one frame's payload
+CREDENTIALS_MAX = 65_536  # bytes of a credentials JSON; session tokens have reached 4 KiB
+CLOCK_SKEW_MAX = 60.0  # seconds before the caveat clock-skew
+
+# --- Input of the CLI --------------------------------------------------------------------------
+INPUT_MAX = 1_048_576  # bytes read from a file or stdin before the operation's own bound is applied
+HKDF_LENGTH_MAX = 255 * 32  # bytes; RFC 5869, section 2.3, for SHA-256

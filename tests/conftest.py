@@ -1,0 +1,40 @@
+"""Fixtures for every test: the shared material, and a guard against real vsock addresses."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+NOWHERE = "unix:/nonexistent/kmstool-test"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the checkout with real vectors: required in CI, optional elsewhere."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail("../shared is missing, and CI must have it")
+        pytest.skip("../shared is not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def no_real_vsock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CID 3 is somebody's real parent: unset variables must not lead a test there."""
+    real_connect = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> None:
+        assert self.family != socket.AF_VSOCK, f"a test connected to vsock {address}"
+        real_connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    for name in ("KMSTOOL_DIRECT", "KMSTOOL_RELAY", "KMSTOOL_CREDENTIALS"):
+        monkeypatch.setenv(name, NOWHERE)
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("KMSTOOL_EMULATOR", "KMSTOOL_REGION", "KMSTOOL_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
