@@ -1,4 +1,4 @@
-"""The catalogue of trust warnings. A caveat is data: a stable code, a sentence, and where it is explained.
+"""The catalogue of trust warnings. A caveat is data: a stable code and a sentence.
 
 A result carries its caveats; nothing here prints. `Tolerance` is the one place that decides whether
 a caveat stops the work. docs/reference/caveats.md is compared with this file by a test.
@@ -24,7 +24,7 @@ class Caveat:
 
 SIMULATED_NSM = Caveat(
     "simulated-nsm",
-    "the attestation comes from the emulator's security module and proves nothing about any hardware",
+    "the attestation comes from the emulator's security module and proves nothing of any hardware",
 )
 DEBUG_ENCLAVE = Caveat(
     "debug-enclave",
