@@ -10,6 +10,9 @@ NSM_RESPONSE_MAX = 0x3000  # bytes of CBOR; the driver's own bound
 NSM_RANDOM_MAX = 256  # bytes in one GetRandom answer
 NSM_PCR_COUNT_MAX = 32  # max_pcrs of every module seen
 NSM_EXTEND_MAX = 512  # bytes of one ExtendPCR
+NSM_PCR_LENGTH = 48  # bytes; SHA-384, the digest of every module seen
+NSM_MODULE_ID_MAX = 256  # characters; real ones have about 40
+NSM_CBOR_DEPTH_MAX = 4  # nesting; DescribeNSM's list of locked PCRs is at three
 
 # --- Attestation document (AWS, "Verifying the root of trust") ---------------------------------
 DOCUMENT_MAX = 262_144  # bytes; KMS' limit on Recipient.AttestationDocument
@@ -19,6 +22,7 @@ DOCUMENT_NONCE_MAX = 512  # bytes
 DOCUMENT_NONCE_MIN = 16  # bytes; auditors' advice: shorter nonces can be guessed or repeat
 DOCUMENT_CERTIFICATE_MAX = 1024  # bytes, leaf and each of cabundle
 DOCUMENT_CABUNDLE_MAX = 16  # certificates; real ones have four
+DOCUMENT_SIGNATURE_LENGTH = 96  # bytes; r and s of ES384 (RFC 9053, section 2.1)
 DOCUMENT_CBOR_DEPTH_MAX = 8  # nesting; real ones have two
 DOCUMENT_AGE_MAX = 300.0  # seconds; KMS refuses older ones
 DOCUMENT_AGE_RENEW = 240.0  # seconds; ours are made again a minute before KMS would refuse them
