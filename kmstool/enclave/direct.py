@@ -1,0 +1,417 @@
+"""Setup 2: the five KMS operations that take `Recipient`, over TLS that ends in this enclave.
+
+The law of this file, in order, for every call:
+(1) Caveats known before the request are checked before anything is sent.
+(2) The request carries a document that is fresh at that moment, also on a retry.
+(3) An answer is used only if it is encrypted to the key that this very request attested, and only
+    if its KeyId, algorithms and lengths are those that were asked for. No option relaxes this.
+(4) Caveats known after the answer are checked before a secret leaves.
+
+Never: prints, logs, or keeps a plaintext.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, TypeVar
+
+from kmstool import limits
+from kmstool.arn import AnyKey, KeyArn
+from kmstool.caveats import CLOCK_SKEW, KMS_RANDOM, UNPINNED_KEY, Caveat, Tolerance
+from kmstool.enclave.exchange import Exchange, parse_http_date
+from kmstool.enclave.recipient import AttestedKey, Recipient
+from kmstool.errors import KmsError, UntrustedAnswerError
+from kmstool.protocol import (
+    Answer,
+    Operation,
+    build_decrypt,
+    build_derive_shared_secret,
+    build_generate_data_key,
+    build_generate_data_key_pair,
+    build_generate_random,
+    parse_answer,
+)
+from kmstool.protocol import Recipient as RecipientInfo
+
+Value = TypeVar("Value")
+
+_KEY_SPEC_BYTES = {"AES_256": 32, "AES_128": 16}
+_SHARED_SECRET_BYTES = (32, 48, 66)  # x-coordinates on P-256, P-384 and P-521
+
+
+@dataclass(frozen=True, slots=True)
+class UnpinnedKeyId:
+    """A bare key id or alias: the account of the credentials decides which key that is."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decrypted:
+    """A plaintext of 1 to 4,096 bytes that KMS decrypted for this enclave."""
+
+    plaintext: bytes = field(repr=False)
+    key_id: str
+    encryption_algorithm: str
+    caveats: tuple[Caveat, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedSecret:
+    """The x-coordinate of an ECDH exchange, 32, 48 or 66 bytes: not yet a key, see `hkdf.py`."""
+
+    secret: bytes = field(repr=False)
+    key_id: str
+    key_agreement_algorithm: str
+    caveats: tuple[Caveat, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataKey:
+    """A data key of the length asked for, and the same key encrypted under the KMS key."""
+
+    plaintext: bytes = field(repr=False)
+    ciphertext_blob: bytes
+    key_id: str
+    caveats: tuple[Caveat, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataKeyPair:
+    """A key pair: PKCS #8 DER, the same under the KMS key, and SubjectPublicKeyInfo DER."""
+
+    private_key_plaintext: bytes = field(repr=False)
+    private_key_ciphertext_blob: bytes
+    public_key: bytes
+    key_pair_spec: str
+    key_id: str
+    caveats: tuple[Caveat, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomBytes:
+    """Random bytes of the length asked for."""
+
+    plaintext: bytes = field(repr=False)
+    caveats: tuple[Caveat, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """KMS would have done the operation: this caller, with this attestation, is authorised."""
+
+    operation: str
+    caveats: tuple[Caveat, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    answer: Answer
+    plaintext: bytes = field(repr=False)
+    caveats: tuple[Caveat, ...]
+
+
+class DirectKms:
+    """An attested KMS client whose answers are authenticated by TLS 1.3.
+
+    Every operation raises `InputError` or `SettingError` before anything is sent, `NsmError`,
+    `CredentialsError`, `TransportError` or `KmsError` when a link of the chain fails,
+    `UntrustedAnswerError` (or its `CmsError`) for an answer that may not be used, and
+    `CaveatRefused` where the tolerance does not accept a caveat.
+
+    Args:
+        exchange: the authenticated way to KMS.
+        recipient: makes the attested keys.
+        caveats: what is known against trusting this client before it does anything.
+        tolerance: which caveats stop the work.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        recipient: Recipient,
+        *,
+        caveats: tuple[Caveat, ...] = (),
+        tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        tolerance.check(caveats)
+        self._exchange = exchange
+        self._recipient = recipient
+        self._caveats = caveats
+        self._tolerance = tolerance
+        self._clock = clock
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; the recipient key goes with the object."""
+        self._exchange.close()
+
+    def decrypt(
+        self,
+        ciphertext: bytes,
+        *,
+        key: KeyArn | AnyKey | UnpinnedKeyId,
+        encryption_context: Mapping[str, str] | None = None,
+        encryption_algorithm: str | None = None,
+        grant_tokens: Sequence[str] = (),
+        dry_run: bool = False,
+    ) -> Decrypted | DryRun:
+        """Decrypts 1 to 6,144 bytes of ciphertext. Source: KMS API Reference, Decrypt.
+
+        Args:
+            key: the ARN of the key that must have encrypted it. `ANY_KEY` and `UnpinnedKeyId` carry
+                the caveat `unpinned-key`.
+            encryption_context: what the ciphertext was bound to when it was encrypted.
+            encryption_algorithm: `SYMMETRIC_DEFAULT` unless named.
+        """
+
+        def build(recipient: RecipientInfo) -> bytes:
+            return build_decrypt(
+                ciphertext_blob=ciphertext,
+                key_id=None if isinstance(key, AnyKey) else str(key),
+                encryption_context=encryption_context,
+                encryption_algorithm=encryption_algorithm,
+                grant_tokens=grant_tokens,
+                dry_run=dry_run,
+                recipient=recipient,
+            )
+
+        outcome = self._call(Operation.DECRYPT, build, key=key, dry_run=dry_run)
+        if isinstance(outcome, DryRun):
+            return outcome
+        return Decrypted(
+            plaintext=outcome.plaintext,
+            key_id=_present("KeyId", outcome.answer.key_id),
+            encryption_algorithm=_same(
+                "EncryptionAlgorithm",
+                outcome.answer.encryption_algorithm,
+                encryption_algorithm or "SYMMETRIC_DEFAULT",
+            ),
+            caveats=outcome.caveats,
+        )
+
+    def derive_shared_secret(
+        self,
+        public_key: bytes,
+        *,
+        key: KeyArn | UnpinnedKeyId,
+        grant_tokens: Sequence[str] = (),
+        dry_run: bool = False,
+    ) -> SharedSecret | DryRun:
+        """ECDH of a KMS key-agreement key with `public_key`, SubjectPublicKeyInfo DER.
+
+        Source: KMS API Reference, DeriveSharedSecret.
+        """
+
+        def build(recipient: RecipientInfo) -> bytes:
+            return build_derive_shared_secret(
+                key_id=str(key),
+                public_key=public_key,
+                grant_tokens=grant_tokens,
+                dry_run=dry_run,
+                recipient=recipient,
+            )
+
+        outcome = self._call(Operation.DERIVE_SHARED_SECRET, build, key=key, dry_run=dry_run)
+        if isinstance(outcome, DryRun):
+            return outcome
+        _check_length(outcome.plaintext, _SHARED_SECRET_BYTES)
+        return SharedSecret(
+            secret=outcome.plaintext,
+            key_id=_present("KeyId", outcome.answer.key_id),
+            key_agreement_algorithm=_same(
+                "KeyAgreementAlgorithm", outcome.answer.key_agreement_algorithm, "ECDH"
+            ),
+            caveats=outcome.caveats,
+        )
+
+    def generate_data_key(
+        self,
+        *,
+        key: KeyArn | UnpinnedKeyId,
+        key_spec: str | None = None,
+        number_of_bytes: int | None = None,
+        encryption_context: Mapping[str, str] | None = None,
+        grant_tokens: Sequence[str] = (),
+        dry_run: bool = False,
+    ) -> DataKey | DryRun:
+        """A new data key: `key_spec` (`AES_256`, `AES_128`) or `number_of_bytes`, 1 to 1,024.
+
+        Source: KMS API Reference, GenerateDataKey.
+        """
+
+        def build(recipient: RecipientInfo) -> bytes:
+            return build_generate_data_key(
+                key_id=str(key),
+                key_spec=key_spec,
+                number_of_bytes=number_of_bytes,
+                encryption_context=encryption_context,
+                grant_tokens=grant_tokens,
+                dry_run=dry_run,
+                recipient=recipient,
+            )
+
+        outcome = self._call(Operation.GENERATE_DATA_KEY, build, key=key, dry_run=dry_run)
+        if isinstance(outcome, DryRun):
+            return outcome
+        length = number_of_bytes or _KEY_SPEC_BYTES[key_spec or "AES_256"]
+        _check_length(outcome.plaintext, (length,))
+        return DataKey(
+            plaintext=outcome.plaintext,
+            ciphertext_blob=_present("CiphertextBlob", outcome.answer.ciphertext_blob),
+            key_id=_present("KeyId", outcome.answer.key_id),
+            caveats=outcome.caveats,
+        )
+
+    def generate_data_key_pair(
+        self,
+        *,
+        key: KeyArn | UnpinnedKeyId,
+        key_pair_spec: str,
+        encryption_context: Mapping[str, str] | None = None,
+        grant_tokens: Sequence[str] = (),
+        dry_run: bool = False,
+    ) -> DataKeyPair | DryRun:
+        """A new key pair (`ECC_NIST_P256`, `RSA_3072`, …) whose private half opens here.
+
+        Source: KMS API Reference, GenerateDataKeyPair.
+        """
+
+        def build(recipient: RecipientInfo) -> bytes:
+            return build_generate_data_key_pair(
+                key_id=str(key),
+                key_pair_spec=key_pair_spec,
+                encryption_context=encryption_context,
+                grant_tokens=grant_tokens,
+                dry_run=dry_run,
+                recipient=recipient,
+            )
+
+        outcome = self._call(Operation.GENERATE_DATA_KEY_PAIR, build, key=key, dry_run=dry_run)
+        if isinstance(outcome, DryRun):
+            return outcome
+        answer = outcome.answer
+        return DataKeyPair(
+            private_key_plaintext=outcome.plaintext,
+            private_key_ciphertext_blob=_present(
+                "PrivateKeyCiphertextBlob", answer.private_key_ciphertext_blob
+            ),
+            public_key=_present("PublicKey", answer.public_key),
+            key_pair_spec=_same("KeyPairSpec", answer.key_pair_spec, key_pair_spec),
+            key_id=_present("KeyId", answer.key_id),
+            caveats=outcome.caveats,
+        )
+
+    def generate_random(self, number_of_bytes: int) -> RandomBytes:
+        """1 to 1,024 random bytes, with the caveat `kms-random`.
+
+        Source: KMS API Reference, GenerateRandom.
+        """
+
+        def build(recipient: RecipientInfo) -> bytes:
+            return build_generate_random(number_of_bytes=number_of_bytes, recipient=recipient)
+
+        outcome = self._call(Operation.GENERATE_RANDOM, build, key=None, dry_run=False)
+        assert isinstance(outcome, _Opened)
+        _check_length(outcome.plaintext, (number_of_bytes,))
+        return RandomBytes(plaintext=outcome.plaintext, caveats=outcome.caveats)
+
+    def _call(
+        self,
+        operation: Operation,
+        build: Callable[[RecipientInfo], bytes],
+        *,
+        key: KeyArn | AnyKey | UnpinnedKeyId | None,
+        dry_run: bool,
+    ) -> _Opened | DryRun:
+        known = self._caveats
+        if key is None:
+            known += (KMS_RANDOM,)
+        elif not isinstance(key, KeyArn):
+            known += (UNPINNED_KEY,)
+        self._tolerance.check(known)
+        # Bad arguments are refused before a key, a document or a connection is made for them.
+        build(RecipientInfo(attestation_document=b"\0"))
+        attested: AttestedKey | None = None
+
+        def prepare() -> tuple[bytes, AttestedKey]:
+            nonlocal attested
+            attested = self._recipient.attested_key()
+            self._tolerance.check(attested.caveats(self._clock()))  # (1)
+            return build(RecipientInfo(attestation_document=attested.document)), attested  # (2)
+
+        try:
+            http_answer, used = self._exchange.call(operation, prepare)
+        except KmsError as error:
+            if dry_run and error.code == "DryRunOperationException" and attested is not None:
+                return DryRun(
+                    operation=operation, caveats=known + attested.caveats(self._clock())
+                )
+            raise _explained(error, attested) from None
+
+        answer = parse_answer(operation, http_answer.body)  # (3)
+        if isinstance(key, KeyArn):
+            _same("KeyId", answer.key_id, str(key))
+        plaintext = used.unwrap(answer.ciphertext_for_recipient)
+
+        date = parse_http_date(http_answer.headers.get("date", ""))
+        late = date is not None and abs(date - self._clock()) > limits.CLOCK_SKEW_MAX
+        caveats = known + used.caveats(self._clock()) + (CLOCK_SKEW,) * late
+        caveats = tuple(dict.fromkeys(caveats))
+        self._tolerance.check(caveats)  # (4)
+        return _Opened(answer=answer, plaintext=plaintext, caveats=caveats)
+
+
+def _present(name: str, value: Value | None) -> Value:
+    if value is None:
+        raise UntrustedAnswerError(
+            f"the answer has no {name}", hint="this is not how KMS answers: check the endpoint"
+        )
+    return value
+
+
+def _same(name: str, got: str | None, asked: str) -> str:
+    if got != asked:
+        raise UntrustedAnswerError(
+            f"the answer's {name} is {got!a}, and {asked!a} was asked for",
+            hint="this is not how KMS answers: do not use the endpoint before you know why",
+        )
+    return asked
+
+
+def _check_length(plaintext: bytes, lengths: tuple[int, ...]) -> None:
+    if len(plaintext) not in lengths:
+        wanted = " or ".join(str(length) for length in lengths)
+        raise UntrustedAnswerError(
+            f"the opened answer has {len(plaintext)} bytes, and {wanted} were asked for",
+            hint="this is not how KMS answers: do not use the endpoint before you know why",
+        )
+
+
+def _explained(error: KmsError, attested: AttestedKey | None) -> KmsError:
+    """Adds what only the enclave knows: why a policy on the image's PCRs may have refused it."""
+    if error.code == "AccessDeniedException" and attested is not None:
+        pcr0 = attested.image_pcrs[0].hex()
+        error.hint = (
+            "the enclave runs in debug mode, so its PCR0-2 are zero and a policy that names an"
+            " image refuses it: start it without --debug-mode"
+            if attested.is_debug
+            else f"this enclave attests PCR0 {pcr0}: compare it, PCR1 and PCR2 with the key policy's"
+            " kms:RecipientAttestation conditions, and the role with its Principal"
+        )
+    return error

@@ -1,0 +1,172 @@
+"""One signed request to KMS and its answer: connection kept, credentials fresh, retries bounded.
+
+Knows nothing of attestation or of what an answer means; `direct.py` and the administration of keys
+stand on it. Every attempt asks its caller for the body anew, so a retry never carries an old
+attestation document. The deadline covers the whole of it: connects, attempts and pauses.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from kmstool import limits
+from kmstool.enclave.credentials import Credentials
+from kmstool.enclave.http import HttpAnswer, HttpConnection
+from kmstool.enclave.sigv4 import sign
+from kmstool.endpoint import Deadline
+from kmstool.errors import KmsError, KmstoolError, TransportError
+from kmstool.protocol import Operation, parse_error, target_header
+
+Carried = TypeVar("Carried")
+
+_CREDENTIALS_MARGIN = 60.0  # seconds before their expiry at which credentials are fetched again
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Exchange:
+    """A way to KMS for one process. Not for several threads at once: it owns one connection.
+
+    Args:
+        dial: opens a connection whose peer is authenticated as `host`, within a deadline.
+        host: the name that the connection's certificate was checked against.
+        region: for the signature.
+        load_credentials: called when credentials are first needed and before they expire.
+        timeout: seconds for one whole call.
+        trace: called with one line for each step; never with a secret.
+    """
+
+    def __init__(
+        self,
+        *,
+        dial: Callable[[Deadline], HttpConnection],
+        host: str,
+        region: str,
+        load_credentials: Callable[[Deadline], Credentials],
+        timeout: float = limits.DEADLINE,
+        trace: Callable[[str], None] = lambda _line: None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._dial = dial
+        self._host = host
+        self._region = region
+        self._load_credentials = load_credentials
+        self._timeout = timeout
+        self._trace = trace
+        self._clock = clock
+        self._sleep = sleep
+        self._credentials: Credentials | None = None
+        self._connection: HttpConnection | None = None
+
+    def call(
+        self, operation: Operation, prepare: Callable[[], tuple[bytes, Carried]]
+    ) -> tuple[HttpAnswer, Carried]:
+        """Sends what `prepare` makes and returns KMS' answer of status 200.
+
+        Args:
+            prepare: makes the JSON body of one attempt, and whatever belongs to that attempt alone;
+                of the attempt that succeeded, that comes back beside the answer.
+
+        Raises:
+            KmsError: KMS refused, after the retries that AWS documents as useful.
+            TransportError: KMS could not be reached within the deadline.
+            CredentialsError: no usable credentials. Whatever `prepare` raises.
+        """
+        deadline = Deadline(self._timeout)
+        for attempt in range(1, limits.RETRY_ATTEMPTS + 1):
+            try:
+                return self._attempt(operation, prepare, deadline)
+            except (TransportError, KmsError) as error:
+                self.close()
+                pause = self._pause_before_retry(attempt, error, deadline)
+                self._trace(
+                    f"{operation}: attempt {attempt} of {limits.RETRY_ATTEMPTS} failed: {error};"
+                    f" trying again in {pause:.2f} s"
+                )
+                self._sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def close(self) -> None:
+        """Closes the connection; the next call opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _attempt(
+        self,
+        operation: Operation,
+        prepare: Callable[[], tuple[bytes, Carried]],
+        deadline: Deadline,
+    ) -> tuple[HttpAnswer, Carried]:
+        credentials = self._fresh_credentials(deadline)
+        if self._connection is None or not self._connection.reusable:
+            self.close()
+            self._connection = self._dial(deadline)
+        body, carried = prepare()
+        headers = sign(
+            host=self._host,
+            region=self._region,
+            target=target_header(operation),
+            body=body,
+            credentials=credentials,
+            now=datetime.fromtimestamp(self._clock(), UTC),
+        )
+        self._trace(f"{operation}: sending {len(body)} bytes to {self._host}")
+        answer = self._connection.post(headers, body, deadline)
+        self._trace(
+            f"{operation}: status {answer.status}, {len(answer.body)} bytes,"
+            f" request id {answer.headers.get('x-amzn-requestid', 'none')!a}"
+        )
+        if answer.status != 200:
+            raise parse_error(operation, answer.status, answer.headers, answer.body)
+        return answer, carried
+
+    def _fresh_credentials(self, deadline: Deadline) -> Credentials:
+        held = self._credentials
+        if held is None or (
+            held.expiration is not None
+            and held.expiration.timestamp() - self._clock() < _CREDENTIALS_MARGIN
+        ):
+            held = self._credentials = self._load_credentials(deadline)
+        return held
+
+    def _pause_before_retry(
+        self, attempt: int, error: TransportError | KmsError, deadline: Deadline
+    ) -> float:
+        """Full jitter, as AWS' "Exponential backoff and jitter"; raises `error` where no retry is due."""
+        pause = random.uniform(0, min(limits.RETRY_CAP, limits.RETRY_BASE * 2**attempt))  # noqa: S311 - spreads load, guards nothing
+        try:
+            too_late = pause >= deadline.remaining()
+        except TransportError:
+            too_late = True
+        if not error.retryable or attempt == limits.RETRY_ATTEMPTS or too_late:
+            if attempt > 1:
+                _say_attempts(error, attempt)
+            raise error
+        return pause
+
+
+def _say_attempts(error: KmstoolError, attempts: int) -> None:
+    error.args = (f"{error} (after {attempts} attempts)",)
+
+
+def parse_http_date(text: str) -> float | None:
+    """Seconds since 1970 of an IMF-fixdate (RFC 9110, section 5.6.7), or None for anything else.
+
+    A Date that cannot be read only costs a warning about the clock, so it is not an error; and
+    `email.utils`, which could read it, would cost every cold start 10 ms.
+    """
+    try:
+        _day, rest = text.split(", ")
+        day, month, year, clock, zone = rest.split(" ")
+        hour, minute, second = clock.split(":")
+        if zone != "GMT":
+            return None
+        return datetime(
+            int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second),
+            tzinfo=UTC,
+        ).timestamp()  # fmt: skip
+    except ValueError:
+        return None

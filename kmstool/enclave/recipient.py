@@ -1,0 +1,179 @@
+"""An ephemeral RSA key and the attestation document that carries it to KMS as `Recipient`.
+
+The key is made in a thread, beside imports and the TLS handshake: generation takes 35 ms at the
+median, with a long tail, and releases the interpreter's lock. The document is made when it is first
+needed and again before KMS would find it too old. A key and its document leave here together, as
+one `AttestedKey`: an answer is opened with the very key that its request carried.
+
+Never: stores a key, hands out a private key, or uses a key beyond the limits in `limits.py`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cbor2
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from kmstool import limits
+from kmstool.caveats import CLOCK_SKEW, DEBUG_ENCLAVE, Caveat
+from kmstool.enclave import cms
+from kmstool.enclave.nsm import Nsm
+from kmstool.errors import NsmError, SettingError
+
+_IMAGE_PCRS = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttestedKey:
+    """A recipient key with the document that attests it.
+
+    Attributes:
+        document: the COSE_Sign1 attestation document, 1 to 12,288 bytes.
+        timestamp: the document's own time, in seconds since 1970.
+        image_pcrs: PCR0, PCR1 and PCR2 as the document has them, 48 bytes each.
+        made_at: `time.monotonic()` at which the document was made, in seconds.
+    """
+
+    document: bytes = field(repr=False)
+    timestamp: float
+    image_pcrs: tuple[bytes, ...] = field(repr=False)
+    made_at: float
+    _private_key: rsa.RSAPrivateKey = field(repr=False)
+
+    @property
+    def is_debug(self) -> bool:
+        """True where all image PCRs are zero, which is how an enclave in debug mode attests."""
+        return not any(any(pcr) for pcr in self.image_pcrs)
+
+    def caveats(self, now: float) -> tuple[Caveat, ...]:
+        """What the document itself says against trusting the enclave; `now` in seconds since 1970."""
+        skewed = abs(now - self.timestamp) > limits.CLOCK_SKEW_MAX
+        return (DEBUG_ENCLAVE,) * self.is_debug + (CLOCK_SKEW,) * skewed
+
+    def unwrap(self, ciphertext_for_recipient: bytes) -> bytes:
+        """The plaintext of KMS' `CiphertextForRecipient`. Raises `CmsError`."""
+        return cms.unwrap(ciphertext_for_recipient, self._private_key)
+
+
+class Recipient:
+    """Makes recipient keys and their documents, each no older and no more used than the limits say.
+
+    Over TLS one key may serve a process: nobody but KMS can put an answer into the connection.
+    Over a relay that does not hold, and each answer needs a key of its own.
+
+    Args:
+        nsm: the security module that signs.
+        nonce: put into every document, 16 to 512 bytes, or None.
+        user_data: put into every document, up to 512 bytes, or None.
+
+    Raises:
+        SettingError: nonce or user_data have a length that the module or an auditor would refuse.
+    """
+
+    def __init__(
+        self,
+        nsm: Nsm,
+        *,
+        nonce: bytes | None = None,
+        user_data: bytes | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if nonce is not None and not (
+            limits.DOCUMENT_NONCE_MIN <= len(nonce) <= limits.DOCUMENT_NONCE_MAX
+        ):
+            raise SettingError(
+                f"the nonce has {len(nonce)} bytes",
+                hint=f"give {limits.DOCUMENT_NONCE_MIN} to {limits.DOCUMENT_NONCE_MAX} bytes,"
+                " random and used once",
+            )
+        if user_data is not None and len(user_data) > limits.DOCUMENT_USER_DATA_MAX:
+            raise SettingError(
+                f"the user data has {len(user_data)} bytes",
+                hint=f"the security module signs up to {limits.DOCUMENT_USER_DATA_MAX}",
+            )
+        self._nsm = nsm
+        self._nonce = nonce
+        self._user_data = user_data
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._attested: AttestedKey | None = None
+        self._start_key()
+
+    def attested_key(self) -> AttestedKey:
+        """A key and document for one request; call it again for a retry. Raises `NsmError`."""
+        with self._lock:
+            now = self._monotonic()
+            worn = self._uses >= limits.RECIPIENT_KEY_ANSWERS_MAX
+            if worn or now - self._key_started_at > limits.RECIPIENT_KEY_AGE_MAX:
+                self._start_key()
+            if self._attested is None or now - self._attested.made_at > limits.DOCUMENT_AGE_RENEW:
+                self._attested = self._attest(self._key.result())
+            self._uses += 1
+            return self._attested
+
+    def _start_key(self) -> None:
+        self._attested = None
+        self._uses = 0
+        self._key_started_at = self._monotonic()
+        self._key = _KeyInTheMaking()
+
+    def _attest(self, private_key: rsa.RSAPrivateKey) -> AttestedKey:
+        made_at = self._monotonic()
+        public_key = private_key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        document = self._nsm.attestation(
+            public_key=public_key, nonce=self._nonce, user_data=self._user_data
+        )
+        timestamp, image_pcrs = _read_own_document(document)
+        return AttestedKey(
+            document=document,
+            timestamp=timestamp,
+            image_pcrs=image_pcrs,
+            made_at=made_at,
+            _private_key=private_key,
+        )
+
+
+class _KeyInTheMaking:
+    """An RSA key being generated in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._key: rsa.RSAPrivateKey | None = None
+        self._error: Exception | None = None
+        # A daemon: Ctrl-C must not wait for the tail of a key generation.
+        self._thread = threading.Thread(target=self._generate, name="recipient-key", daemon=True)
+        self._thread.start()
+
+    def _generate(self) -> None:
+        try:
+            self._key = rsa.generate_private_key(65537, limits.RECIPIENT_RSA_BITS)
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
+            self._error = error
+
+    def result(self) -> rsa.RSAPrivateKey:
+        self._thread.join()
+        if self._key is None:
+            raise self._error or RuntimeError("the key generation ended without a key")
+        return self._key
+
+
+def _read_own_document(document: bytes) -> tuple[float, tuple[bytes, ...]]:
+    """Timestamp in seconds and PCR0-2 of a document that our own security module just signed.
+
+    Nothing is verified: the module is trusted, and KMS will check the document. These two fields
+    only serve warnings.
+    """
+    try:
+        cose = cbor2.loads(document)
+        payload = cbor2.loads(getattr(cose, "value", cose)[2])
+        image_pcrs = tuple(bytes(payload["pcrs"][index]) for index in _IMAGE_PCRS)
+        return float(payload["timestamp"]) / 1000, image_pcrs
+    except Exception as error:  # a CBOR decoder meets anything at all here
+        raise NsmError(
+            f"the security module's attestation document is malformed ({type(error).__name__})",
+            hint="run kmstool attest and kmstool inspect to see what it sends",
+        ) from None

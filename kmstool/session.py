@@ -1,0 +1,239 @@
+"""Builds a client from options and environment, for the CLI and for library users.
+
+The one place that reads kmstool's own environment variables: `KMSTOOL_DIRECT`, `KMSTOOL_REGION`,
+`KMSTOOL_CREDENTIALS` (addresses, region, source of credentials) and `KMSTOOL_EMULATOR`. None of
+them relaxes a check; AWS_CA_BUNDLE, SSL_CERT_FILE, AWS_ENDPOINT_URL and proxies are not read.
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from kmstool import limits
+from kmstool.arn import AnyKey, KeyArn, kms_host, parse_host
+from kmstool.caveats import CUSTOM_ROOTS, SIMULATED_NSM, Caveat, Tolerance
+from kmstool.enclave.nsm import DevNsm, Nsm, Transport
+from kmstool.enclave.recipient import Recipient
+from kmstool.errors import SettingError, TransportError
+
+if TYPE_CHECKING:
+    from kmstool.enclave.credentials import Credentials
+    from kmstool.enclave.direct import DirectKms, UnpinnedKeyId
+    from kmstool.enclave.http import HttpConnection
+    from kmstool.endpoint import Deadline
+
+DEFAULT_DIRECT = "vsock://3:8000"
+DEV_NSM = "/dev/nsm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """What a caller may choose. Everything unset comes from the environment or a default.
+
+    Attributes:
+        via: `direct` or `direct=ADDRESS`, tried in order.
+        credentials: `env`, `file:PATH`, `fd:N` or an address.
+        region: of KMS; from the key's ARN unless given.
+        host: the name that KMS' certificate must carry, for a VPC endpoint or a FIPS one.
+        fips: take the region's FIPS endpoint.
+        roots_file: PEM file of the roots to trust in place of Amazon's; brings `custom-roots`.
+        timeout: seconds for one whole operation.
+        nonce: in the attestation document, 16 to 512 bytes.
+        user_data: in the attestation document, up to 512 bytes.
+        tolerance: which caveats stop the work.
+        trace: called with one line for each step.
+    """
+
+    via: tuple[str, ...] = ()
+    credentials: str | None = None
+    region: str | None = None
+    host: str | None = None
+    fips: bool = False
+    roots_file: str | None = None
+    timeout: float = limits.DEADLINE
+    nonce: bytes | None = None
+    user_data: bytes | None = None
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    trace: Callable[[str], None] = lambda _line: None
+
+
+class _EmulatorDirectory(Protocol):
+    """What session needs of `emulator.nsm_transport.EmulatorDirectory`."""
+
+    @property
+    def nsm_socket(self) -> str: ...
+    @property
+    def ca_file(self) -> str: ...
+    @property
+    def kms_address(self) -> str: ...
+    @property
+    def credentials_file(self) -> str | None: ...
+
+
+def open_nsm(environ: Mapping[str, str] = os.environ) -> tuple[Nsm, tuple[Caveat, ...]]:
+    """The security module of this enclave, or the emulator's with its caveat.
+
+    Raises:
+        NsmError: there is none. SettingError: `KMSTOOL_EMULATOR` is set where it must not be.
+    """
+    if "KMSTOOL_EMULATOR" not in environ:
+        return Nsm(DevNsm(DEV_NSM)), ()
+    directory, transport = _emulator(environ)
+    return Nsm(transport(directory.nsm_socket)), (SIMULATED_NSM,)
+
+
+def open_direct(
+    options: SessionOptions,
+    *,
+    key: "KeyArn | AnyKey | UnpinnedKeyId | None",
+    environ: Mapping[str, str] = os.environ,
+    explicit_credentials: "Credentials | None" = None,
+) -> "DirectKms":
+    """An attested client whose TLS ends here; nothing is sent before its first operation.
+
+    Args:
+        key: the key that will be used, whose ARN names the region; None for GenerateRandom.
+        explicit_credentials: used in place of every other source (the drop-in's command line).
+
+    Raises:
+        SettingError, NsmError, CaveatRefused.
+    """
+    region = _region(options, key, environ)
+    host = parse_host(options.host) if options.host else kms_host(region, fips=options.fips)
+    nsm, caveats = open_nsm(environ)
+    options.tolerance.check(caveats)
+    # The key generation starts here, so that it runs beside all that follows.
+    recipient = Recipient(nsm, nonce=options.nonce, user_data=options.user_data)
+
+    from kmstool.enclave.credentials import load_credentials  # noqa: PLC0415
+    from kmstool.enclave.direct import DirectKms  # noqa: PLC0415
+    from kmstool.enclave.exchange import Exchange  # noqa: PLC0415
+
+    directory = _emulator(environ)[0] if "KMSTOOL_EMULATOR" in environ else None
+    roots_pem, roots_caveats = _roots(options, directory)
+    source = options.credentials
+    if source is None and directory is not None and directory.credentials_file is not None:
+        source = f"file:{directory.credentials_file}"
+
+    def credentials(deadline: "Deadline") -> "Credentials":
+        return explicit_credentials or load_credentials(source, environ, deadline)
+
+    return DirectKms(
+        Exchange(
+            dial=_dialer(_addresses(options, environ, directory), host, roots_pem, options.trace),
+            host=host,
+            region=region,
+            load_credentials=credentials,
+            timeout=options.timeout,
+            trace=options.trace,
+        ),
+        recipient,
+        caveats=caveats + roots_caveats,
+        tolerance=options.tolerance,
+    )
+
+
+def _region(
+    options: SessionOptions,
+    key: "KeyArn | AnyKey | UnpinnedKeyId | None",
+    environ: Mapping[str, str],
+) -> str:
+    if isinstance(key, KeyArn):
+        if options.region not in (None, key.region):
+            raise SettingError(
+                f"the region {options.region!r} is not that of the key, {key.region!r}",
+                hint="leave --region out: a key ARN names its own",
+            )
+        return key.region
+    region = options.region or environ.get("KMSTOOL_REGION")
+    if not region:
+        raise SettingError(
+            "the region is not known", hint="give --region, KMSTOOL_REGION, or a full key ARN"
+        )
+    return region
+
+
+def _addresses(
+    options: SessionOptions, environ: Mapping[str, str], directory: _EmulatorDirectory | None
+) -> list[str]:
+    default = environ.get("KMSTOOL_DIRECT", DEFAULT_DIRECT)
+    if directory is not None:
+        default = directory.kms_address
+    addresses = []
+    for via in options.via or ("direct",):
+        way, equals, address = via.partition("=")
+        if way != "direct" or (equals and not address):
+            raise SettingError(
+                f"there is no way to KMS named {via!r}",
+                hint="say direct, or direct=ADDRESS with vsock://CID:PORT, tcp://HOST:PORT"
+                " or unix:PATH",
+            )
+        addresses.append(address or default)
+    return addresses
+
+
+def _dialer(
+    addresses: list[str], host: str, roots_pem: str, trace: Callable[[str], None]
+) -> "Callable[[Deadline], HttpConnection]":
+    from kmstool.enclave.http import HttpConnection  # noqa: PLC0415
+    from kmstool.enclave.tls import open_tls  # noqa: PLC0415
+    from kmstool.endpoint import connect, parse_address  # noqa: PLC0415
+
+    parsed = [parse_address(address) for address in addresses]
+
+    def dial(deadline: "Deadline") -> HttpConnection:
+        for number, address in enumerate(parsed, 1):
+            trace(f"connecting to {address}")
+            try:
+                sock = connect(address, deadline)
+            except TransportError as error:
+                if number == len(parsed):
+                    raise
+                trace(f"{error}; trying the next address")
+                continue
+            tls = open_tls(sock, host=host, roots_pem=roots_pem, deadline=deadline)
+            trace(f"{tls.version()} to {host}, {(tls.cipher() or ('unknown cipher',))[0]}")
+            return HttpConnection(tls, host)
+        raise AssertionError("the last address connects or raises")
+
+    return dial
+
+
+def _roots(
+    options: SessionOptions, directory: _EmulatorDirectory | None
+) -> tuple[str, tuple[Caveat, ...]]:
+    path = options.roots_file or (directory.ca_file if directory is not None else None)
+    if path is None:
+        from kmstool.roots import amazon_roots_pem  # noqa: PLC0415
+
+        return amazon_roots_pem(), ()
+    try:
+        return Path(path).read_text("ascii"), (CUSTOM_ROOTS,)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(
+            f"the roots in {path!r} could not be read: {error}", hint="give a PEM file"
+        ) from None
+
+
+def _emulator(
+    environ: Mapping[str, str],
+) -> "tuple[_EmulatorDirectory, Callable[[str], Transport]]":
+    """The directory that `KMSTOOL_EMULATOR` names, and the transport to its simulated module."""
+    if Path(DEV_NSM).exists():
+        raise SettingError(
+            "KMSTOOL_EMULATOR is set, and this machine has a real /dev/nsm",
+            hint="unset KMSTOOL_EMULATOR: an enclave must not take a simulated attestation",
+        )
+    try:
+        module = importlib.import_module("kmstool.emulator.nsm_transport")
+    except ModuleNotFoundError:
+        raise SettingError(
+            "KMSTOOL_EMULATOR is set, and this installation has no emulator",
+            hint="unset it in an enclave; elsewhere install kmstool[emulator]",
+        ) from None
+    return module.read_emulator_directory(
+        environ["KMSTOOL_EMULATOR"]
+    ), module.SimulatedNsmTransport
