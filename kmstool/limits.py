@@ -51,12 +51,20 @@ ENCRYPTION_CONTEXT_MAX = 8_192  # bytes of keys and values together
 # --- HTTP --------------------------------------------------------------------------------------
 HTTP_STATUS_LINE_MAX = 512  # bytes
 HTTP_HEADER_COUNT_MAX = 64
+HTTP_INTERIM_MAX = 4  # 1xx answers before the final one; KMS has never been seen to send any
 HTTP_HEADERS_MAX = 16_384  # bytes of all header lines together
 HTTP_BODY_MAX = 262_144  # bytes; the largest KMS answer seen is under 12 KiB
 HTTP_MESSAGE_PRINT_MAX = 1_000  # characters of KMS' message that we repeat
 
+# --- Names and addresses -----------------------------------------------------------------------
+HOST_MAX = 253  # characters of a DNS name without its last dot (RFC 1035, section 2.3.4)
+HOST_LABEL_MAX = 63  # characters between two dots (the same)
+UNIX_PATH_MAX = 107  # bytes of a socket's path; sun_path of unix(7) without its NUL
+VSOCK_NUMBER_MAX = 0xFFFF_FFFE  # CID and port have 32 bits, and all ones means "any" (vsock(7))
+
 # --- Exchange with KMS -------------------------------------------------------------------------
 DEADLINE = 30.0  # seconds for a whole operation, retries included
+DEADLINE_MAX = 86_400.0  # seconds; more is a mistake in units, and a C timeval ends somewhere
 CONNECT_TIMEOUT = 5.0  # seconds for one connect; a vsock to a port where nobody listens may hang
 RETRY_ATTEMPTS = 5  # attempts in all
 RETRY_BASE = 0.1  # seconds; full jitter doubles this with every attempt
@@ -65,6 +73,9 @@ RETRY_CAP = 5.0  # seconds between two attempts at most
 # --- Framing and credentials -------------------------------------------------------------------
 FRAME_MAX = 65_536  # bytes of one frame's payload
 CREDENTIALS_MAX = 65_536  # bytes of a credentials JSON; session tokens have reached 4 KiB
+ACCESS_KEY_ID_MAX = 128  # characters (AWS STS API, AccessKeyId)
+SECRET_ACCESS_KEY_MAX = 1_024  # characters; real ones have 40
+SESSION_TOKEN_MAX = 16_384  # characters; AWS states no size, and real ones have reached 4 KiB
 CLOCK_SKEW_MAX = 60.0  # seconds before the caveat clock-skew
 
 # --- Input of the CLI --------------------------------------------------------------------------
