@@ -156,12 +156,13 @@ def _read_elements(
 ) -> tuple[tuple[Tlv, ...], int]:
     """Reads what a constructed encoding holds: up to `limit`, or up to an end-of-contents."""
     children: list[Tlv] = []
-    while definite or data[position : min(position + 2, limit)] != _END_OF_CONTENTS:
+    while True:
         if definite and position == limit:
             return tuple(children), position
+        if not definite and data[position : min(position + 2, limit)] == _END_OF_CONTENTS:
+            return tuple(children), position + 2
         child, position = _read(data, position, limit, depth)
         children.append(child)
-    return tuple(children), position + 2
 
 
 def _read_length(data: bytes, start: int, limit: int) -> tuple[int | None, int]:
