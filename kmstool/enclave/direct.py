@@ -21,6 +21,14 @@ from kmstool.arn import AnyKey, KeyArn
 from kmstool.caveats import CLOCK_SKEW, KMS_RANDOM, UNPINNED_KEY, Caveat, Tolerance
 from kmstool.enclave.exchange import Exchange, parse_http_date
 from kmstool.enclave.recipient import AttestedKey, Recipient
+from kmstool.enclave.results import (
+    DataKey,
+    DataKeyPair,
+    Decrypted,
+    DryRun,
+    RandomBytes,
+    SharedSecret,
+)
 from kmstool.errors import KmsError, UntrustedAnswerError
 from kmstool.protocol import (
     Answer,
@@ -48,64 +56,6 @@ class UnpinnedKeyId:
 
     def __str__(self) -> str:
         return self.text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decrypted:
-    """A plaintext of 1 to 4,096 bytes that KMS decrypted for this enclave."""
-
-    plaintext: bytes = field(repr=False)
-    key_id: str
-    encryption_algorithm: str
-    caveats: tuple[Caveat, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SharedSecret:
-    """The x-coordinate of an ECDH exchange, 32, 48 or 66 bytes: not yet a key, see `hkdf.py`."""
-
-    secret: bytes = field(repr=False)
-    key_id: str
-    key_agreement_algorithm: str
-    caveats: tuple[Caveat, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataKey:
-    """A data key of the length asked for, and the same key encrypted under the KMS key."""
-
-    plaintext: bytes = field(repr=False)
-    ciphertext_blob: bytes
-    key_id: str
-    caveats: tuple[Caveat, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataKeyPair:
-    """A key pair: PKCS #8 DER, the same under the KMS key, and SubjectPublicKeyInfo DER."""
-
-    private_key_plaintext: bytes = field(repr=False)
-    private_key_ciphertext_blob: bytes
-    public_key: bytes
-    key_pair_spec: str
-    key_id: str
-    caveats: tuple[Caveat, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RandomBytes:
-    """Random bytes of the length asked for."""
-
-    plaintext: bytes = field(repr=False)
-    caveats: tuple[Caveat, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DryRun:
-    """KMS would have done the operation: this caller, with this attestation, is authorised."""
-
-    operation: str
-    caveats: tuple[Caveat, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,7 +277,8 @@ class DirectKms:
             return build_generate_random(number_of_bytes=number_of_bytes, recipient=recipient)
 
         outcome = self._call(Operation.GENERATE_RANDOM, build, key=None, dry_run=False)
-        assert isinstance(outcome, _Opened)
+        if isinstance(outcome, DryRun):
+            raise TypeError("GenerateRandom has no DryRun")
         _check_length(outcome.plaintext, (number_of_bytes,))
         return RandomBytes(plaintext=outcome.plaintext, caveats=outcome.caveats)
 
@@ -411,7 +362,7 @@ def _explained(error: KmsError, attested: AttestedKey | None) -> KmsError:
             "the enclave runs in debug mode, so its PCR0-2 are zero and a policy that names an"
             " image refuses it: start it without --debug-mode"
             if attested.is_debug
-            else f"this enclave attests PCR0 {pcr0}: compare it, PCR1 and PCR2 with the key policy's"
-            " kms:RecipientAttestation conditions, and the role with its Principal"
+            else f"this enclave attests PCR0 {pcr0}: compare it, PCR1 and PCR2 with the conditions"
+            " of the key policy, and the role of the credentials with its Principal"
         )
     return error

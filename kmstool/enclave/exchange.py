@@ -135,8 +135,9 @@ class Exchange:
     def _pause_before_retry(
         self, attempt: int, error: TransportError | KmsError, deadline: Deadline
     ) -> float:
-        """Full jitter, as AWS' "Exponential backoff and jitter"; raises `error` where no retry is due."""
-        pause = random.uniform(0, min(limits.RETRY_CAP, limits.RETRY_BASE * 2**attempt))  # noqa: S311 - spreads load, guards nothing
+        """Seconds, with full jitter (AWS, "Exponential backoff and jitter"), or raises `error`."""
+        longest = min(limits.RETRY_CAP, limits.RETRY_BASE * 2**attempt)
+        pause = random.uniform(0, longest)  # noqa: S311 - it spreads load and guards nothing
         try:
             too_late = pause >= deadline.remaining()
         except TransportError:

@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import cbor2
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from kmstool import limits
+from kmstool import cbor, limits
 from kmstool.caveats import CLOCK_SKEW, DEBUG_ENCLAVE, Caveat
 from kmstool.enclave import cms
 from kmstool.enclave.nsm import Nsm
@@ -49,7 +48,7 @@ class AttestedKey:
         return not any(any(pcr) for pcr in self.image_pcrs)
 
     def caveats(self, now: float) -> tuple[Caveat, ...]:
-        """What the document itself says against trusting the enclave; `now` in seconds since 1970."""
+        """What the document says against trusting the enclave; `now` in seconds since 1970."""
         skewed = abs(now - self.timestamp) > limits.CLOCK_SKEW_MAX
         return (DEBUG_ENCLAVE,) * self.is_debug + (CLOCK_SKEW,) * skewed
 
@@ -167,12 +166,12 @@ def _read_own_document(document: bytes) -> tuple[float, tuple[bytes, ...]]:
     Nothing is verified: the module is trusted, and KMS will check the document. These two fields
     only serve warnings.
     """
+    depth = limits.DOCUMENT_CBOR_DEPTH_MAX
     try:
-        cose = cbor2.loads(document)
-        payload = cbor2.loads(getattr(cose, "value", cose)[2])
+        payload = cbor.decode(cbor.decode(document, max_depth=depth)[2], max_depth=depth)
         image_pcrs = tuple(bytes(payload["pcrs"][index]) for index in _IMAGE_PCRS)
         return float(payload["timestamp"]) / 1000, image_pcrs
-    except Exception as error:  # a CBOR decoder meets anything at all here
+    except (cbor.CborError, LookupError, TypeError, ValueError) as error:
         raise NsmError(
             f"the security module's attestation document is malformed ({type(error).__name__})",
             hint="run kmstool attest and kmstool inspect to see what it sends",
