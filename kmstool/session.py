@@ -234,6 +234,4 @@ def _emulator(
             "KMSTOOL_EMULATOR is set, and this installation has no emulator",
             hint="unset it in an enclave; elsewhere install kmstool[emulator]",
         ) from None
-    return module.read_emulator_directory(
-        environ["KMSTOOL_EMULATOR"]
-    ), module.SimulatedNsmTransport
+    return module.read_emulator_directory(environ["KMSTOOL_EMULATOR"]), module.SimulatedNsmTransport

@@ -310,9 +310,7 @@ class DirectKms:
             http_answer, used = self._exchange.call(operation, prepare)
         except KmsError as error:
             if dry_run and error.code == "DryRunOperationException" and attested is not None:
-                return DryRun(
-                    operation=operation, caveats=known + attested.caveats(self._clock())
-                )
+                return DryRun(operation=operation, caveats=known + attested.caveats(self._clock()))
             raise _explained(error, attested) from None
 
         answer = parse_answer(operation, http_answer.body)  # (3)
