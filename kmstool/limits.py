@@ -27,6 +27,9 @@ DOCUMENT_CBOR_DEPTH_MAX = 8  # nesting; real ones have two
 DOCUMENT_AGE_MAX = 300.0  # seconds; KMS refuses older ones
 DOCUMENT_AGE_RENEW = 240.0  # seconds; ours are made again a minute before KMS would refuse them
 
+# --- Emulator ----------------------------------------------------------------------------------
+EMULATOR_FILE_MAX = 16_384  # bytes of emulator.json; ours has about 200
+
 # --- Recipient key -----------------------------------------------------------------------------
 RECIPIENT_RSA_BITS = 2048  # KMS also takes 3072 and 4096, at 5 to 20 times the generation time
 RECIPIENT_KEY_AGE_MAX = 3600.0  # seconds; bounds what one leaked key opens
@@ -72,6 +75,7 @@ RETRY_CAP = 5.0  # seconds between two attempts at most
 
 # --- Framing and credentials -------------------------------------------------------------------
 FRAME_MAX = 65_536  # bytes of one frame's payload
+PEER_MESSAGE_PRINT_MAX = 200  # characters of the parent's error that we repeat
 CREDENTIALS_MAX = 65_536  # bytes of a credentials JSON; session tokens have reached 4 KiB
 ACCESS_KEY_ID_MAX = 128  # characters (AWS STS API, AccessKeyId)
 SECRET_ACCESS_KEY_MAX = 1_024  # characters; real ones have 40
