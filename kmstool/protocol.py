@@ -56,20 +56,13 @@ ENCRYPTION_ALGORITHMS: Final = (
 KEY_AGREEMENT_ALGORITHM: Final = "ECDH"
 KEY_ENCRYPTION_ALGORITHM: Final = "RSAES_OAEP_SHA_256"
 DATA_KEY_SPECS: Final = ("AES_256", "AES_128")
+# fmt: off
 DATA_KEY_PAIR_SPECS: Final = (
-    "RSA_2048",
-    "RSA_3072",
-    "RSA_4096",
-    "ECC_NIST_P256",
-    "ECC_NIST_P384",
-    "ECC_NIST_P521",
-    "ECC_SECG_P256K1",
-    "SM2",
-    "ECC_NIST_EDWARDS25519",
-    "ML_KEM_512",
-    "ML_KEM_768",
-    "ML_KEM_1024",
+    "RSA_2048", "RSA_3072", "RSA_4096",
+    "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521", "ECC_SECG_P256K1", "ECC_NIST_EDWARDS25519",
+    "ML_KEM_512", "ML_KEM_768", "ML_KEM_1024", "SM2",
 )
+# fmt: on
 
 
 class Operation(StrEnum):
@@ -151,7 +144,7 @@ def build_decrypt(
     """
     body: dict[str, object] = {"CiphertextBlob": _blob("ciphertext", ciphertext_blob)}
     if key_id is not None:
-        body["KeyId"] = _key_id(key_id)
+        body["KeyId"] = _text("key id", key_id, KEY_ID_MAX)
     if encryption_algorithm is not None:
         body["EncryptionAlgorithm"] = _one_of(
             "encryption algorithm", encryption_algorithm, ENCRYPTION_ALGORITHMS
@@ -174,7 +167,7 @@ def build_derive_shared_secret(
         InputError, SettingError: as `build_decrypt`.
     """
     body: dict[str, object] = {
-        "KeyId": _key_id(key_id),
+        "KeyId": _text("key id", key_id, KEY_ID_MAX),
         "KeyAgreementAlgorithm": KEY_AGREEMENT_ALGORITHM,
         "PublicKey": _blob("public key", public_key, PUBLIC_KEY_MAX),
     }
@@ -196,7 +189,7 @@ def build_generate_data_key(
     Raises:
         SettingError: both or neither were given, or a value is outside KMS' limits.
     """
-    body: dict[str, object] = {"KeyId": _key_id(key_id)}
+    body: dict[str, object] = {"KeyId": _text("key id", key_id, KEY_ID_MAX)}
     if (key_spec is None) == (number_of_bytes is None):
         raise SettingError(
             "a data key needs either a key spec or a number of bytes, not both",
@@ -225,7 +218,7 @@ def build_generate_data_key_pair(
         SettingError: a value is outside KMS' limits.
     """
     body: dict[str, object] = {
-        "KeyId": _key_id(key_id),
+        "KeyId": _text("key id", key_id, KEY_ID_MAX),
         "KeyPairSpec": _one_of("key pair spec", key_pair_spec, DATA_KEY_PAIR_SPECS),
     }
     _add_context(body, encryption_context)
@@ -282,10 +275,6 @@ def _text(what: str, value: str, maximum: int) -> str:
 
 def _is_unicode(value: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _key_id(value: str) -> str:
-    return _text("key id", value, KEY_ID_MAX)
 
 
 def _one_of(what: str, value: str, choices: Sequence[str]) -> str:

@@ -59,7 +59,7 @@ def _error_code(value: object) -> str | None:
     """`com.amazonaws.kms#NotFoundException:http://…` → `NotFoundException`."""
     if not isinstance(value, str):
         return None
-    name = value.rpartition("#")[2].partition(":")[0]
+    name = value.partition(":")[0].rpartition("#")[2]
     return name if _CODE.fullmatch(name) else None
 
 
