@@ -1,0 +1,5 @@
+"""`python -m kmstool`."""
+
+from kmstool.cli.main import run
+
+run()

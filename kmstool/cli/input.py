@@ -1,0 +1,104 @@
+"""Reading what a command works on, from a file or stdin: bounded, and with its encoding stated."""
+
+import binascii
+import os
+import re
+import stat
+
+from kmstool import limits
+from kmstool.cli import console
+from kmstool.errors import InputError, LocalFileError
+
+_WHITESPACE = b" \t\r\n"
+_DESCRIPTOR_PATH = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
+_NAMED_DESCRIPTORS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+
+
+def read_input(source: str, *, encoding: str, what: str) -> bytes:
+    """The bytes of a file, or of stdin where `source` is `-`; at least one byte.
+
+    Args:
+        encoding: `base64` (white space allowed, for wrapped lines) or `raw`.
+        what: the name of the data in messages, such as `the ciphertext`.
+
+    Raises:
+        InputError: empty, too long, not base64. LocalFileError: it cannot be read.
+    """
+    data = read_bytes(source, what=what)
+    if encoding == "base64":
+        data = parse_base64(data, what=what)
+    if not data:
+        raise InputError(f"{what} is empty", hint="give a file, or pipe the data to stdin")
+    return data
+
+
+def parse_base64(data: bytes, *, what: str) -> bytes:
+    """Strict base64 (RFC 4648, section 4), white space aside. Raises `InputError`."""
+    try:
+        return binascii.a2b_base64(data.translate(None, _WHITESPACE), strict_mode=True)
+    except binascii.Error:
+        raise InputError(
+            f"{what} is not base64", hint="if these are the bytes themselves, add --input raw"
+        ) from None
+
+
+def read_bytes(source: str, *, what: str) -> bytes:
+    """At most `INPUT_MAX` bytes of a file, or of stdin where `source` is `-`.
+
+    Raises:
+        InputError: there is more. LocalFileError: it cannot be read.
+    """
+    try:
+        descriptor = 0 if source == "-" else _open(source)
+        try:
+            if source == "-" and os.isatty(descriptor):
+                console.note(f"reading {what} from the terminal: end it with Ctrl-D")
+            data = _read(descriptor)
+        finally:
+            if source != "-":
+                os.close(descriptor)
+    except OSError as error:
+        name = "stdin" if source == "-" else source
+        raise LocalFileError(
+            f"{name} could not be read: {error.strerror}", hint=f"{what} is read from it"
+        ) from None
+    except ValueError as error:  # a NUL in the path
+        raise LocalFileError(f"{source} could not be read: {error}") from None
+    if len(data) > limits.INPUT_MAX:
+        raise InputError(
+            f"{what} is longer than {limits.INPUT_MAX} bytes", hint="check that this is the file"
+        )
+    return data
+
+
+def descriptor_of(path: str) -> int | None:
+    """The number N where `path` names an open descriptor (`/dev/fd/N`, `/dev/stdout`), or None.
+
+    Such a path is never opened: that would truncate or rewind a file that the shell has open, and
+    in a process without core dumps /proc/self/fd is closed to everyone but root.
+    """
+    match = _DESCRIPTOR_PATH.fullmatch(path)
+    return int(match[1]) if match else _NAMED_DESCRIPTORS.get(path)
+
+
+def _open(path: str) -> int:
+    inherited = descriptor_of(path)
+    if inherited is not None:
+        return os.dup(inherited)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IsADirectoryError(21, "it is a directory")
+    return descriptor
+
+
+def _read(descriptor: int) -> bytes:
+    pieces = []
+    wanted = limits.INPUT_MAX + 1
+    while wanted > 0:
+        piece = os.read(descriptor, min(wanted, 65_536))
+        if not piece:
+            break
+        pieces.append(piece)
+        wanted -= len(piece)
+    return b"".join(pieces)

@@ -1,0 +1,160 @@
+"""`kmstool decrypt` and `kmstool derive-shared-secret`."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kmstool.caveats import RAW_SHARED_SECRET
+from kmstool.cli.common import Common
+from kmstool.cli.input import read_input
+from kmstool.cli.options import (
+    BYTES,
+    RequestOptions,
+    input_options,
+    key_option,
+    request_options,
+    session_options,
+)
+from kmstool.cli.public_key import read_public_key
+from kmstool.cli.results import Destination, output_options
+from kmstool.session import SessionOptions, open_direct
+
+if TYPE_CHECKING:
+    from kmstool.arn import AnyKey, KeyArn
+    from kmstool.enclave.results import SharedSecret
+
+ALGORITHMS = ("SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_256", "RSAES_OAEP_SHA_1", "SM2PKE")
+
+
+@click.command()
+@input_options("the ciphertext")
+@key_option(any_key=True)
+@click.option(
+    "--encryption-algorithm",
+    type=click.Choice(ALGORITHMS),
+    help="For a ciphertext under an asymmetric key  [default: SYMMETRIC_DEFAULT]",
+)
+@request_options()
+@output_options()
+@session_options
+def decrypt(
+    common: Common,  # noqa: ARG001 - every command gets it
+    *,
+    source: str,
+    encoding: str,
+    key: "KeyArn | AnyKey",
+    encryption_algorithm: str | None,
+    request: RequestOptions,
+    destination: Destination,
+    session: SessionOptions,
+) -> None:
+    """Decrypt a ciphertext for this enclave alone.
+
+    Reads the ciphertext (base64) from INPUT or stdin and writes the plaintext as it is.
+
+    \b
+    Example:
+      kmstool decrypt --key-id "$ARN" -o /run/db-password < secret.enc
+
+    A shell's $(…) drops trailing newlines and cannot hold NUL bytes: for a plaintext that is not
+    text use -o FILE, a pipe, or --format base64.
+    """
+    ciphertext = read_input(source, encoding=encoding, what="the ciphertext")
+    with open_direct(session, key=key) as kms:
+        result = kms.decrypt(
+            ciphertext,
+            key=key,
+            encryption_algorithm=encryption_algorithm,
+            encryption_context=request.encryption_context,
+            grant_tokens=request.grant_tokens,
+            dry_run=request.dry_run,
+        )
+    destination.write(
+        result,
+        fields=lambda done: {
+            "KeyId": done.key_id,
+            "Plaintext": done.plaintext,
+            "EncryptionAlgorithm": done.encryption_algorithm,
+        },
+        secret="Plaintext",  # noqa: S106 - the name of a field
+    )
+
+
+@click.command("derive-shared-secret")
+@key_option()
+@click.option(
+    "--public-key",
+    "public_key_file",
+    metavar="FILE",
+    required=True,
+    help="The other side's public key, PEM or DER (SubjectPublicKeyInfo); - is stdin.",
+)
+@click.option("--salt", type=BYTES, help="For the key derivation (HKDF).")
+@click.option("--info", type=BYTES, help="What the derived key is for (HKDF).")
+@click.option(
+    "--length", type=click.IntRange(1, 8160), help="Bytes of the derived key  [default: 32]"
+)
+@click.option(
+    "--raw-secret",
+    is_flag=True,
+    help="Give the x-coordinate itself. It is not uniformly random, and the same for every use of"
+    " these two keys: as a key it is weak, and it cannot be told apart by purpose. For protocols"
+    " that do their own derivation; brings the caveat raw-shared-secret.",
+)
+@request_options(context=False)
+@output_options()
+@session_options
+def derive_shared_secret(
+    common: Common,
+    *,
+    key: "KeyArn",
+    public_key_file: str,
+    salt: bytes | None,
+    info: bytes | None,
+    length: int | None,
+    raw_secret: bool,
+    request: RequestOptions,
+    destination: Destination,
+    session: SessionOptions,
+) -> None:
+    """Derive a key from an ECDH exchange with a KMS key.
+
+    KMS multiplies its key-agreement key with the other side's public key; HKDF-SHA-256 makes a key
+    of the result here in the enclave.
+
+    \b
+    BYTES are written as hex:00FF, base64:AP8=, utf8:TEXT or file:PATH.
+    Example:
+      kmstool derive-shared-secret --key-id "$ARN" --public-key peer.pem \\
+          --info utf8:my-protocol-v1 -o session.key
+    """
+    if raw_secret:
+        if (salt, info, length) != (None, None, None):
+            raise click.UsageError(
+                "--raw-secret takes no --salt, --info or --length", click.get_current_context()
+            )
+        common.tolerance().check((RAW_SHARED_SECRET,))
+    public_key = read_public_key(public_key_file)
+    with open_direct(session, key=key) as kms:
+        result = kms.derive_shared_secret(
+            public_key, key=key, grant_tokens=request.grant_tokens, dry_run=request.dry_run
+        )
+
+    def fields(done: "SharedSecret") -> dict[str, Any]:
+        from kmstool.enclave.hkdf import derive_key  # noqa: PLC0415 - after the request is sent
+
+        common_fields = {
+            "KeyId": done.key_id,
+            "KeyAgreementAlgorithm": done.key_agreement_algorithm,
+        }
+        if raw_secret:
+            return common_fields | {"SharedSecret": done.secret}
+        derived = derive_key(done.secret, length=length or 32, salt=salt or b"", info=info or b"")
+        return common_fields | {"DerivedKey": derived}
+
+    destination.write(
+        result,
+        fields=fields,
+        secret="SharedSecret" if raw_secret else "DerivedKey",
+        more_caveats=(RAW_SHARED_SECRET,) if raw_secret else (),
+    )

@@ -1,0 +1,222 @@
+"""Writing results: all of it or an error, to stdout or to a file that appears whole or not at all.
+
+Rules:
+1. A file is written under a temporary name in its own directory, mode 0600, flushed to the disk and
+   renamed. It has the old content or the new, never a part; an error or a signal leaves no
+   temporary file.
+2. Several results are written all before the first is renamed, so that neither a secret nor the
+   blob that belongs to it appears without the other, as far as a file system allows.
+3. What is not a regular file (a FIFO, a device, `/dev/stdout`) is written to directly, never
+   renamed over. A symbolic link is followed, and the file it leads to is replaced where it is.
+4. stdout is written by its descriptor, without a buffer: if the call returns, the kernel has it.
+5. Bytes that are not text are not written to a terminal, unless `-o -` says so.
+"""
+
+import binascii
+import contextlib
+import errno
+import json
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from kmstool.cli.input import descriptor_of
+from kmstool.errors import LocalFileError
+
+FORMATS = ("raw", "base64", "hex", "json")
+_HINTS = {
+    errno.ENOSPC: "free some space, or write to another place",
+    errno.EDQUOT: "free some space, or write to another place",
+    errno.EACCES: "choose a directory that this user may write to",
+    errno.EPERM: "choose a directory that this user may write to",
+    errno.EROFS: "choose a directory that is not mounted read-only",
+    errno.ENOENT: "make the directory first",
+    errno.EISDIR: "name a file, not a directory",
+    errno.EPIPE: "what reads the output ended before it had everything",
+    errno.EBADF: "stdout is closed: redirect it, or give -o FILE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One result on its way out.
+
+    Attributes:
+        data: the bytes to write, already encoded.
+        target: a path, `-` for stdout even if that is a terminal, or None for stdout.
+    """
+
+    data: bytes = field(repr=False)
+    target: str | None
+
+
+def deliver(outputs: Sequence[Output]) -> None:
+    """Writes every output, or raises and leaves no file behind.
+
+    Raises:
+        LocalFileError: something could not be written, or binary was meant for a terminal.
+    """
+    for output in outputs:
+        if output.target is None and os.isatty(1) and not _is_text(output.data):
+            raise LocalFileError(
+                "the result is binary, and stdout is a terminal",
+                hint="write it to a file with -o FILE, add --format base64, or force it with -o -",
+            )
+    with _Staging() as staging:
+        direct = [output for output in outputs if not staging.add(output)]
+        for output in direct:
+            _write_direct(output)
+        staging.commit()
+
+
+def check_target(target: str | None) -> None:
+    """Fails early where a file could not be written: before a request whose result it would hold.
+
+    Raises:
+        LocalFileError: the directory is missing or closed to this user, or the target is one.
+    """
+    if target is None or target == "-" or descriptor_of(target) is not None:
+        return
+    if os.path.isdir(target):  # noqa: PTH112 - pathlib costs an import
+        raise _failed(target, OSError(errno.EISDIR, "it is a directory"))
+    directory = os.path.dirname(os.path.realpath(target))  # noqa: PTH120
+    if not os.path.isdir(directory):  # noqa: PTH112
+        raise _failed(target, OSError(errno.ENOENT, "there is no such directory"))
+    if not os.path.exists(target) and not os.access(directory, os.W_OK | os.X_OK):  # noqa: PTH110
+        raise _failed(target, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def encode(data: bytes, form: str) -> bytes:
+    """`data` as `raw` bytes, or as one line of `base64` or `hex`."""
+    if form == "base64":
+        return binascii.b2a_base64(data)
+    if form == "hex":
+        return data.hex().encode("ascii") + b"\n"
+    return data
+
+
+def encode_json(fields: dict[str, Any]) -> bytes:
+    """One JSON object on one line; bytes become base64, as in the KMS API."""
+    plain = {
+        name: binascii.b2a_base64(value, newline=False).decode("ascii")
+        if isinstance(value, bytes)
+        else value
+        for name, value in fields.items()
+    }
+    return json.dumps(plain).encode("ascii") + b"\n"
+
+
+class _Staging:
+    """Temporary files beside their targets: renamed by `commit`, removed by any other end."""
+
+    def __init__(self) -> None:
+        self._files: list[tuple[int, str, str, str]] = []  # directory, temporary, name, target
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for directory, temporary, _, _ in self._files:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
+            os.close(directory)
+
+    def add(self, output: Output) -> bool:
+        """Writes a temporary file; False where the target has to be written to directly."""
+        target = output.target
+        if target is None or target == "-" or descriptor_of(target) is not None:
+            return False
+        try:
+            if not _is_replaceable(target):
+                return False
+            real = os.path.realpath(target)
+            directory = os.open(
+                os.path.dirname(real),  # noqa: PTH120
+                os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC,
+            )
+            # Listed before it exists, so that a signal between the two lines leaves nothing.
+            temporary = f".kmstool-{secrets.token_hex(8)}"
+            self._files.append((directory, temporary, os.path.basename(real), target))  # noqa: PTH119
+            _write_new(directory, temporary, output.data)
+        except OSError as error:
+            raise _failed(target, error) from None
+        except ValueError as error:  # a NUL in the path
+            raise LocalFileError(f"{target} could not be written: {error}") from None
+        return True
+
+    def commit(self) -> None:
+        """Gives every temporary file its name."""
+        for directory, temporary, name, target in self._files:
+            try:
+                os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+                os.fsync(directory)
+            except OSError as error:
+                raise _failed(target, error) from None
+
+
+def _is_replaceable(target: str) -> bool:
+    try:
+        mode = os.stat(target).st_mode  # noqa: PTH116
+    except FileNotFoundError:
+        return True
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a directory")
+    return stat.S_ISREG(mode)
+
+
+def _write_new(directory: int, name: str, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+    try:
+        _write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_direct(output: Output) -> None:
+    target = output.target
+    descriptor = 1 if target is None or target == "-" else descriptor_of(target)
+    name = "stdout" if descriptor == 1 else str(target)
+    try:
+        if descriptor is not None:
+            _write_all(descriptor, output.data)
+            return
+        opened = os.open(str(target), os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            _write_all(opened, output.data)
+        finally:
+            os.close(opened)
+    except OSError as error:
+        raise _failed(name, error) from None
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _failed(target: str, error: OSError) -> LocalFileError:
+    reason = error.strerror or type(error).__name__
+    return LocalFileError(
+        f"{target} could not be written: {reason[:1].lower()}{reason[1:]}",
+        hint=_HINTS.get(error.errno or 0),
+    )
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\n\t" for character in text)
