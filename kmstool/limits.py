@@ -16,6 +16,8 @@ NSM_CBOR_DEPTH_MAX = 4  # nesting; DescribeNSM's list of locked PCRs is at three
 
 # --- Attestation document (AWS, "Verifying the root of trust") ---------------------------------
 DOCUMENT_MAX = 262_144  # bytes; KMS' limit on Recipient.AttestationDocument
+DOCUMENT_PAYLOAD_MAX = 16_384  # bytes; the COSE payload
+DOCUMENT_TIMESTAMP_MAX = 253_402_300_799_999  # milliseconds; the end of the year 9999
 DOCUMENT_PUBLIC_KEY_MAX = 1024  # bytes
 DOCUMENT_USER_DATA_MAX = 512  # bytes
 DOCUMENT_NONCE_MAX = 512  # bytes
@@ -24,6 +26,7 @@ DOCUMENT_CERTIFICATE_MAX = 1024  # bytes, leaf and each of cabundle
 DOCUMENT_CABUNDLE_MAX = 16  # certificates; real ones have four
 DOCUMENT_SIGNATURE_LENGTH = 96  # bytes; r and s of ES384 (RFC 9053, section 2.1)
 DOCUMENT_CBOR_DEPTH_MAX = 8  # nesting; real ones have two
+CHAIN_CACHE_MAX = 64  # verified chains of 3 KiB; an enclave has a new one every three hours
 DOCUMENT_AGE_MAX = 300.0  # seconds; KMS refuses older ones
 DOCUMENT_AGE_RENEW = 240.0  # seconds; ours are made again a minute before KMS would refuse them
 
