@@ -15,6 +15,7 @@ import click
 from kmstool.arn import ANY_KEY, AnyKey, KeyArn, parse_key_arn
 from kmstool.cli.common import Common, common_options
 from kmstool.cli.input import parse_base64, read_bytes
+from kmstool.enclave.process import harden
 from kmstool.errors import InputError
 from kmstool.session import SessionOptions
 
@@ -87,6 +88,7 @@ def session_options(command: F) -> F:
     @functools.wraps(command)
     @click.pass_obj
     def with_session(common: Common, /, **values: Any) -> Any:
+        harden()
         session = SessionOptions(
             **{name: values.pop(name) for name in _SESSION_PARAMETERS},
             tolerance=common.tolerance(),

@@ -1,0 +1,136 @@
+"""`kmstool inspect`: what a CMS or an attestation document says, for the eye or as JSON.
+
+It parses with the same strict readers that the rest of kmstool uses, and verifies nothing: no
+signature, no chain, no time. It says so on stderr and in the JSON (`"verified": false`).
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from cryptography import x509
+
+from kmstool.attestation.document import AttestationDocument, parse_document
+from kmstool.cli import console
+from kmstool.cli.common import Common, common_options
+from kmstool.cli.input import read_input
+from kmstool.cli.options import input_options
+from kmstool.cli.output import Output, deliver, encode_json
+from kmstool.enclave.cms import EnvelopedData, parse_enveloped_data
+from kmstool.errors import InputError
+
+_SEQUENCE = b"\x30"  # X.690, 8.9: where every CMS begins
+_COSE_SIGN1 = (b"\x84", b"\x9f", b"\xd2")  # RFC 8949: array of four, of any length, tag 18
+
+
+@click.command()
+@input_options("the CMS or document")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@common_options
+@click.pass_obj
+def inspect(common: Common, *, source: str, encoding: str, as_json: bool) -> None:  # noqa: ARG001
+    """Show what a CMS or attestation document says, unverified.
+
+    Reads base64 from INPUT or stdin. Anyone can write such a file: nothing here checks a signature,
+    a certificate or a time.
+
+    \b
+    Example:
+      kmstool attest --format base64 | kmstool inspect
+    """
+    data = read_input(source, encoding=encoding, what="the CMS or document")
+    if data.startswith(_SEQUENCE):
+        report = _describe_cms(parse_enveloped_data(data))
+    elif data.startswith(_COSE_SIGN1):
+        report = _describe_document(parse_document(data))
+    else:
+        raise InputError(
+            f"a file that begins with the byte {data[:1].hex()} is neither a CMS nor an"
+            " attestation document",
+            hint="a CMS begins with 30, an attestation document with 84 or d2",
+        )
+    console.note("nothing was verified: anyone can write such a file")
+    text = encode_json(report) if as_json else _for_the_eye(report)
+    deliver([Output(text, None)])
+
+
+def _describe_cms(envelope: EnvelopedData) -> dict[str, Any]:
+    return {
+        "type": "cms-enveloped-data",
+        "verified": False,
+        "recipient_key_identifier": envelope.recipient_key_identifier.hex(),
+        "key_encryption_algorithm": "RSAES-OAEP with SHA-256 and MGF1-SHA-256",
+        "encrypted_key_bytes": len(envelope.encrypted_key),
+        "content_encryption_algorithm": "AES-256-CBC",
+        "iv": envelope.iv.hex(),
+        "ciphertext_bytes": len(envelope.ciphertext),
+    }
+
+
+def _describe_document(document: AttestationDocument) -> dict[str, Any]:
+    pcrs = {str(index): value.hex() for index, value in sorted(document.pcrs.items())}
+    return {
+        "type": "attestation-document",
+        "verified": False,
+        "module_id": document.module_id,
+        "digest": document.digest,
+        "timestamp": document.timestamp,
+        "time": _time(document.timestamp),
+        "pcrs": pcrs,
+        "debug": not any(any(document.pcrs.get(index, b"")) for index in (0, 1, 2)),
+        "public_key": _hex(document.public_key),
+        "user_data": _hex(document.user_data),
+        "nonce": _hex(document.nonce),
+        "certificate": _describe_certificate(document.certificate),
+        "cabundle": [_describe_certificate(der) for der in document.cabundle],
+        "signature": document.signature.hex(),
+    }
+
+
+def _hex(data: bytes | None) -> str | None:
+    return None if data is None else data.hex()
+
+
+def _time(milliseconds: int) -> str | None:
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _describe_certificate(der: bytes) -> dict[str, Any]:
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        return {
+            "subject": certificate.subject.rfc4514_string(),
+            "issuer": certificate.issuer.rfc4514_string(),
+            "not_before": certificate.not_valid_before_utc.isoformat(),
+            "not_after": certificate.not_valid_after_utc.isoformat(),
+        }
+    except Exception as error:  # noqa: BLE001 - unverified bytes: whatever fails, it is not readable
+        return {"unreadable": type(error).__name__, "bytes": len(der)}
+
+
+def _for_the_eye(report: dict[str, Any]) -> bytes:
+    lines = [console.printable(line) for line in _lines(report, indent="")]
+    return "\n".join([*lines, ""]).encode("utf-8", "backslashreplace")
+
+
+def _lines(report: dict[str, Any], indent: str) -> Iterator[str]:
+    for name, value in report.items():
+        label = f"{indent}{name.replace('_', ' ')}:"
+        if isinstance(value, dict):
+            yield label
+            yield from _lines(value, indent + "  ")
+        elif isinstance(value, list):
+            yield label
+            for number, item in enumerate(value):
+                yield f"{indent}  {number}:"
+                yield from _lines(item, indent + "    ")
+        elif value is None:
+            yield f"{label} none"
+        elif isinstance(value, bool):
+            yield f"{label} {'yes' if value else 'no'}"
+        else:
+            yield f"{label} {value}"
