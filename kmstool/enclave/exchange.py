@@ -17,7 +17,8 @@ from kmstool.enclave.http import HttpAnswer, HttpConnection
 from kmstool.enclave.sigv4 import sign
 from kmstool.endpoint import Deadline
 from kmstool.errors import KmsError, KmstoolError, TransportError
-from kmstool.protocol import Operation, parse_error, target_header
+from kmstool.protocol import Operation, target_header
+from kmstool.refusals import parse_error
 
 Carried = TypeVar("Carried")
 
