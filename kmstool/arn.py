@@ -252,7 +252,7 @@ def parse_host(text: str) -> str:
             hint="KMS' certificates hold names; the address of the forwarder belongs to --via",
         )
     if (
-        not host.isascii()
+        not text.isascii()  # of the text: lower() turns the Kelvin sign into a k
         or len(host) > HOST_MAX
         or not all(len(label) <= HOST_LABEL_MAX and _LABEL.fullmatch(label) for label in labels)
     ):
