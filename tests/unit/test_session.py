@@ -1,0 +1,192 @@
+"""What options and environment become: region, host, addresses, roots, module, credentials."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.bent_kms import IMAGE, KEY_ARN
+
+from kmstool import session
+from kmstool.arn import ANY_KEY, parse_key_arn
+from kmstool.caveats import CUSTOM_ROOTS, SIMULATED_NSM, Tolerance
+from kmstool.emulator.nsm import SimulatedNsm
+from kmstool.emulator.nsm_server import NsmServer
+from kmstool.emulator.signer import SigningChain
+from kmstool.errors import CaveatRefused, KmstoolError, NsmError, SettingError
+from kmstool.roots import amazon_roots_pem
+from kmstool.session import SessionOptions, open_direct, open_nsm
+
+KEY = parse_key_arn(KEY_ARN)
+
+
+@pytest.fixture
+def emulator(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment that names a directory as the emulator writes it, without a KMS behind it."""
+    module = SimulatedNsm(IMAGE, SigningChain.generate())
+    (tmp_path / "emulator.json").write_text(
+        '{"version": 1, "nsm": "nsm.sock", "ca": "ca.pem", "kms": "tcp://127.0.0.1:1"}'
+    )
+    (tmp_path / "ca.pem").write_text(amazon_roots_pem())
+    with NsmServer(module.handle, tmp_path / "nsm.sock"):
+        yield {"KMSTOOL_EMULATOR": str(tmp_path)}
+
+
+# --- The module ---------------------------------------------------------------------------------
+
+
+def test_without_the_emulator_the_module_is_the_device() -> None:
+    with pytest.raises(NsmError, match="/dev/nsm"):
+        open_nsm({})
+
+
+def test_the_emulator_s_module_always_brings_its_caveat(emulator: dict[str, str]) -> None:
+    nsm, caveats = open_nsm(emulator)
+    with nsm:
+        assert caveats == (SIMULATED_NSM,)
+        assert nsm.describe_pcr(0).data == IMAGE[0]
+
+
+def test_the_emulator_is_refused_beside_a_real_module(
+    emulator: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = tmp_path / "nsm"
+    device.touch()
+    monkeypatch.setattr(session, "DEV_NSM", str(device))
+    with pytest.raises(SettingError, match="real /dev/nsm"):
+        open_nsm(emulator)
+    with pytest.raises(SettingError, match="real /dev/nsm"):
+        open_direct(SessionOptions(), key=KEY, environ=emulator)
+
+
+def test_the_emulator_is_refused_where_its_transport_is_not_installed(
+    emulator: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kmstool.emulator.nsm_transport", None)
+    with pytest.raises(SettingError, match="no emulator"):
+        open_nsm(emulator)
+
+
+@pytest.mark.parametrize("directory", ["", "/nonexistent"])
+def test_a_directory_that_is_not_the_emulator_s_is_refused(directory: str) -> None:
+    with pytest.raises(SettingError):
+        open_nsm({"KMSTOOL_EMULATOR": directory})
+
+
+# --- The client ---------------------------------------------------------------------------------
+
+
+def test_strict_refuses_the_emulator_before_anything_else(emulator: dict[str, str]) -> None:
+    options = SessionOptions(tolerance=Tolerance(strict=True))
+    with pytest.raises(CaveatRefused, match="simulated-nsm"):
+        open_direct(options, key=KEY, environ=emulator)
+    options = SessionOptions(tolerance=Tolerance(strict=True, allowed=frozenset({"simulated-nsm"})))
+    with pytest.raises(CaveatRefused, match="custom-roots"):
+        open_direct(options, key=KEY, environ=emulator)
+
+
+def test_the_region_of_the_key_is_not_contradicted(emulator: dict[str, str]) -> None:
+    with pytest.raises(SettingError, match="'us-east-1' is not that of the key, 'eu-west-1'"):
+        open_direct(SessionOptions(region="us-east-1"), key=KEY, environ=emulator)
+    open_direct(SessionOptions(region="eu-west-1"), key=KEY, environ=emulator).close()
+    # A variable is a default, so the ARN wins over it silently.
+    open_direct(
+        SessionOptions(), key=KEY, environ=emulator | {"KMSTOOL_REGION": "us-east-1"}
+    ).close()
+
+
+def test_without_a_key_the_region_must_be_known(emulator: dict[str, str]) -> None:
+    with pytest.raises(SettingError, match="region is not known"):
+        open_direct(SessionOptions(), key=ANY_KEY, environ=emulator)
+    with pytest.raises(SettingError, match="unknown region"):
+        open_direct(SessionOptions(region="moon-base-1"), key=ANY_KEY, environ=emulator)
+    open_direct(SessionOptions(region="eu-west-1"), key=None, environ=emulator).close()
+    open_direct(
+        SessionOptions(), key=None, environ=emulator | {"KMSTOOL_REGION": "eu-west-1"}
+    ).close()
+
+
+@pytest.mark.parametrize(
+    "via", ["relay", "relay=unix:/x", "direct=", "Direct", "", "vsock://3:8000"]
+)
+def test_a_way_that_does_not_exist_is_refused(via: str, emulator: dict[str, str]) -> None:
+    with pytest.raises(SettingError, match="no way to KMS"):
+        open_direct(SessionOptions(via=(via,)), key=KEY, environ=emulator)
+
+
+@pytest.mark.parametrize("address", ["3:8000", "vsock://3", "http://x:1", "unix:"])
+def test_an_address_that_is_none_is_refused(address: str, emulator: dict[str, str]) -> None:
+    with pytest.raises(SettingError):
+        open_direct(SessionOptions(via=(f"direct={address}",)), key=KEY, environ=emulator)
+
+
+def test_a_roots_file_that_cannot_be_read_is_refused(
+    emulator: dict[str, str], tmp_path: Path
+) -> None:
+    for content in (None, b"\xff"):
+        path = tmp_path / "roots.pem"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(SettingError, match="roots"):
+            open_direct(SessionOptions(roots_file=str(path)), key=KEY, environ=emulator)
+
+
+# --- Which addresses and which roots are used, seen from outside --------------------------------
+
+
+def failure(options: SessionOptions, environ: dict[str, str]) -> tuple[str, list[str]]:
+    lines: list[str] = []
+    options = SessionOptions(
+        via=options.via,
+        credentials="env",
+        host=options.host,
+        fips=options.fips,
+        timeout=1,
+        trace=lines.append,
+    )
+    environ = environ | {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "secret"}
+    with (
+        open_direct(options, key=KEY, environ=environ) as kms,
+        pytest.raises(KmstoolError) as error,
+    ):
+        kms.decrypt(b"c", key=KEY)
+    return str(error.value), lines
+
+
+def test_the_emulator_s_address_is_the_default_and_an_option_wins(
+    emulator: dict[str, str],
+) -> None:
+    message, _ = failure(SessionOptions(), emulator)
+    assert "tcp://127.0.0.1:1" in message
+    message, _ = failure(SessionOptions(via=("direct=unix:/nonexistent/typed",)), emulator)
+    assert "/nonexistent/typed" in message
+
+
+def test_addresses_are_tried_in_order_and_the_last_one_s_error_is_told(
+    emulator: dict[str, str],
+) -> None:
+    message, lines = failure(
+        SessionOptions(via=("direct=unix:/nonexistent/1", "direct=unix:/nonexistent/2")), emulator
+    )
+    assert "/nonexistent/2" in message
+    tried = [line for line in lines if line.startswith("connecting to")]
+    assert tried == ["connecting to unix:/nonexistent/1", "connecting to unix:/nonexistent/2"]
+
+
+def test_a_device_is_used_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside the emulator: Amazon's roots, no caveat, and the variable's address."""
+    monkeypatch.setattr(session, "open_nsm", lambda _environ: (object(), ()))
+    environ = {"KMSTOOL_DIRECT": "unix:/nonexistent/variable"}
+    message, _ = failure(SessionOptions(), environ)
+    assert "/nonexistent/variable" in message
+    assert session.DEFAULT_DIRECT == "vsock://3:8000"
+
+
+def test_custom_roots_always_bring_their_caveat(tmp_path: Path) -> None:
+    roots = tmp_path / "roots.pem"
+    roots.write_text(amazon_roots_pem())
+    pem, caveats = session._roots(SessionOptions(roots_file=str(roots)), None)
+    assert (pem, caveats) == (amazon_roots_pem(), (CUSTOM_ROOTS,))
+    assert session._roots(SessionOptions(), None) == (amazon_roots_pem(), ())
