@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 UNDECRYPTABLE: Final = "the content could not be decrypted"
 
 _BLOCK = 16  # bytes; AES
-_CONTENT_KEY = 32  # bytes; AES-256
 _IDENTIFIER = 32  # bytes; SHA-256
 
 # Object identifiers as encoded; a test holds each against its dotted form.
@@ -155,17 +154,21 @@ def decrypt_enveloped_data(envelope: EnvelopedData, private_key: RSAPrivateKey) 
     Raises:
         CmsError: with the text `UNDECRYPTABLE`, whatever the reason.
     """
-    oaep = padding.OAEP(padding.MGF1(SHA256()), SHA256(), label=None)
     try:
-        content_key = private_key.decrypt(envelope.encrypted_key, oaep)
-        if len(content_key) != _CONTENT_KEY:
-            raise CmsError(UNDECRYPTABLE)
-        decryptor = Cipher(algorithms.AES256(content_key), modes.CBC(envelope.iv)).decryptor()
-        padded = decryptor.update(envelope.ciphertext) + decryptor.finalize()
-        unpadder = PKCS7(_BLOCK * 8).unpadder()
-        return unpadder.update(padded) + unpadder.finalize()
+        return _decrypt(envelope, private_key)
     except ValueError:
-        raise CmsError(UNDECRYPTABLE) from None
+        pass  # raised below, so that the exception has no context that could tell them apart
+    raise CmsError(UNDECRYPTABLE)
+
+
+def _decrypt(envelope: EnvelopedData, private_key: RSAPrivateKey) -> bytes:
+    oaep = padding.OAEP(padding.MGF1(SHA256()), SHA256(), label=None)
+    content_key = private_key.decrypt(envelope.encrypted_key, oaep)
+    cipher = Cipher(algorithms.AES256(content_key), modes.CBC(envelope.iv))  # refuses other lengths
+    decryptor = cipher.decryptor()
+    padded = decryptor.update(envelope.ciphertext) + decryptor.finalize()
+    unpadder = PKCS7(_BLOCK * 8).unpadder()
+    return unpadder.update(padded) + unpadder.finalize()
 
 
 def _parse_recipient(recipient: Tlv) -> tuple[bytes, bytes]:
