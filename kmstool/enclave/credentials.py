@@ -154,7 +154,30 @@ def parse_credentials(data: bytes) -> Credentials:
             f"the credentials' JSON {fault}",
             hint="it looks like the output of `aws configure export-credentials --format process`",
         )
-    return _from_members(members)
+    return credentials_from_message(members)
+
+
+def credentials_from_message(members: Mapping[str, object]) -> Credentials:
+    """Reads the members of a JSON object, as `parse_credentials` says.
+
+    Args:
+        members: for instance what `framing.parse_credentials_answer` gave.
+
+    Raises:
+        CredentialsError: as `parse_credentials`.
+    """
+    version = members.get("Version")
+    if type(version) is not int or version != 1:
+        raise CredentialsError("the credentials' JSON has no Version 1")
+    values: list[str | None] = []
+    for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"):
+        value = members.get(name)
+        if value is not None and not isinstance(value, str):
+            raise CredentialsError(f"the credentials' {name} is not a string")
+        if not value and name in ("AccessKeyId", "SecretAccessKey"):
+            raise CredentialsError(f"the credentials' JSON has no {name}")
+        values.append(value)
+    return _checked(*values)
 
 
 def credentials_from_file(path: str, deadline: Deadline | None = None) -> Credentials:
@@ -221,25 +244,10 @@ def fetch_credentials(address: Address, deadline: Deadline) -> Credentials:
             except (TransportError, InputError) as error:
                 failure = error
             else:
-                return _from_members(parse_credentials_answer(message))
+                return credentials_from_message(parse_credentials_answer(message))
     raise CredentialsError(
         f"could not get credentials from {address}: {failure}", hint=failure.hint or _PARENT_HINT
     )
-
-
-def _from_members(members: Mapping[str, object]) -> Credentials:
-    version = members.get("Version")
-    if type(version) is not int or version != 1:
-        raise CredentialsError("the credentials' JSON has no Version 1")
-    values: list[str | None] = []
-    for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"):
-        value = members.get(name)
-        if value is not None and not isinstance(value, str):
-            raise CredentialsError(f"the credentials' {name} is not a string")
-        if not value and name in ("AccessKeyId", "SecretAccessKey"):
-            raise CredentialsError(f"the credentials' JSON has no {name}")
-        values.append(value)
-    return _checked(*values)
 
 
 def _checked(
