@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One figure; `goal` is its bound in words, `holds` whether this run kept it (None: no goal)."""
+    """One figure; `goal` is its bound in words, `holds` whether this run kept it, if any."""
 
     name: str
     value: float
