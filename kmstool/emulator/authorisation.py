@@ -1,0 +1,171 @@
+"""May this principal do this with this key? Asked of `kmstool.policy.evaluate`, never decided here.
+
+This file gathers what KMS tells a policy about a request (its condition keys), and turns a decision
+into KMS' AccessDeniedException, with the evaluator's reason behind AWS' usual sentence: to say
+which condition failed is what an emulator is for. Condition keys that it does not know (such as
+`kms:ViaService`) make the evaluator deny and say so.
+
+Identity policies are `Principal.iam_allows`, without conditions. A principal of another account
+needs both the key's policy and its own, as in AWS.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+
+from kmstool.emulator.attested import Attested
+from kmstool.emulator.keys import Key
+from kmstool.emulator.principals import Principal
+from kmstool.emulator.refusal import Refusal
+from kmstool.errors import PolicyError
+from kmstool.limits import POLICY_MAX
+from kmstool.policy.evaluate import (
+    Decision,
+    Policy,
+    Request,
+    attestation_keys,
+    encryption_context_keys,
+    evaluate,
+    parse_policy,
+)
+
+
+def authorise_key(
+    principal: Principal,
+    action: str,
+    key: Key,
+    *,
+    policy: str,
+    attested: Attested | None = None,
+    encryption_context: Mapping[str, str],
+    extra: Mapping[str, str],
+    aliases: list[str],
+    named: str | None,
+) -> None:
+    """Raises `AccessDeniedException` unless the policy, as text, allows the action on the key.
+
+    Args:
+        extra: condition keys that only some operations have.
+        aliases: all aliases of the key.
+        named: how the request names the key.
+    """
+    context: dict[str, tuple[str, ...]] = {
+        "aws:principalarn": (principal.arn,),
+        "aws:principalaccount": (principal.account_id,),
+        "kms:calleraccount": (principal.account_id,),
+        "kms:keyspec": (key.spec,),
+        "kms:keyusage": (key.usage,),
+        "kms:keyorigin": ("AWS_KMS",),
+        "kms:multiregion": ("false",),
+    }
+    if aliases:
+        context["kms:resourcealiases"] = tuple(aliases)
+    if named is not None and (alias := _alias_in(named)):
+        context["kms:requestalias"] = (alias,)
+    context |= {name.lower(): (value,) for name, value in extra.items()}
+    context |= encryption_context_keys(encryption_context)
+    if attested is not None:
+        context |= attestation_keys(attested.pcrs)
+    decision = _evaluate(principal, action, key.arn, _parse(policy), context)
+    if not decision.allowed:
+        raise _denied(principal, action, key.arn, decision.reason)
+    if principal.account_id != key.account_id and not principal.identity_allows(action):
+        raise _denied(
+            principal,
+            action,
+            key.arn,
+            f"its own identity policies do not allow {action}, and the key is another account's",
+        )
+
+
+def authorise_identity(principal: Principal, action: str, resource: str) -> None:
+    """Raises `AccessDeniedException` unless the principal's identity policies allow the action."""
+    if not principal.identity_allows(action):
+        raise _denied(
+            principal,
+            action,
+            resource,
+            f"no identity-based policy allows {action} (no key policy has a say in it)",
+        )
+
+
+def default_policy(partition: str, account_id: str) -> str:
+    """The policy of a key that was made without one: all power to the account's IAM policies."""
+    root = f"arn:{partition}:iam::{account_id}:root"
+    statement = {
+        "Sid": "Enable IAM User Permissions",
+        "Effect": "Allow",
+        "Principal": {"AWS": root},
+        "Action": "kms:*",
+        "Resource": "*",
+    }
+    document = {"Version": "2012-10-17", "Id": "key-default-1", "Statement": [statement]}
+    return json.dumps(document, indent=2)
+
+
+def check_policy(policy: str) -> None:
+    """Raises `MalformedPolicyDocumentException`, or `LimitExceededException` beyond 32 KiB."""
+    if len(policy.encode()) > POLICY_MAX:
+        raise Refusal("LimitExceededException", f"A key policy has at most {POLICY_MAX} bytes")
+    try:
+        _parse(policy)
+    except PolicyError as error:
+        raise Refusal(
+            "MalformedPolicyDocumentException", f"The policy is not valid: {error}"
+        ) from None
+
+
+def check_lockout(principal: Principal, key: Key, policy: str) -> None:
+    """KMS' safety check: whoever puts a policy must be able to put the next one.
+
+    Raises:
+        Refusal: `MalformedPolicyDocumentException`.
+    """
+    try:
+        authorise_key(
+            principal,
+            "kms:PutKeyPolicy",
+            key,
+            policy=policy,
+            encryption_context={},
+            extra={"kms:BypassPolicyLockoutSafetyCheck": "false"},
+            aliases=[],
+            named=None,
+        )
+    except Refusal as refusal:
+        raise Refusal(
+            "MalformedPolicyDocumentException",
+            "The new key policy will not allow you to update the key policy in the future."
+            f" ({refusal.message})",
+        ) from None
+
+
+@lru_cache(maxsize=256)
+def _parse(policy: str) -> Policy:
+    return parse_policy(policy)
+
+
+def _evaluate(
+    principal: Principal,
+    action: str,
+    resource: str,
+    policy: Policy,
+    context: Mapping[str, tuple[str, ...]],
+) -> Decision:
+    request = Request(action=action, principal=principal.arn, resource=resource, context=context)
+    return evaluate(policy, request, identity_allows=principal.identity_allows)
+
+
+def _denied(principal: Principal, action: str, resource: str, reason: str) -> Refusal:
+    return Refusal(
+        "AccessDeniedException",
+        f"User: {principal.arn} is not authorized to perform: {action} on resource: {resource}"
+        f" because {reason}",
+    )
+
+
+def _alias_in(name: str) -> str | None:
+    if name.startswith("alias/"):
+        return name
+    _, found, alias = name.partition(":alias/")
+    return f"alias/{alias}" if found else None
