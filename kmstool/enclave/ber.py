@@ -142,7 +142,7 @@ def _read(data: bytes, start: int, limit: int, depth: int) -> tuple[Tlv, int]:
     definite = length is not None
     end = limit if length is None else begin + length
     if end > limit:
-        raise _malformed(start, f"{length} octets are announced, {limit - begin} are there")
+        raise _malformed(start, f"a value is cut off, {limit - begin} octets of it are there")
     if identifier & _CONSTRUCTED:
         children, end = _read_elements(data, begin, end, depth + 1, definite=definite)
         return Tlv(tag, children), end

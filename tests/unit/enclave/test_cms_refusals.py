@@ -322,7 +322,7 @@ REFUSED: list[Row] = [
     ),
     ("long length of the IV", at.IV, length("8110"), "takes more octets than it needs"),
     ("zero in a length", at.ENCRYPTED_KEY, length("83000100"), "takes more octets than it needs"),
-    ("short of one byte", at.CIPHERTEXT, length("31"), "49 octets are announced, 48 are there"),
+    ("short of one byte", at.CIPHERTEXT, length("31"), "a value is cut off, 48 octets of it are there"),
     (
         "indefinite IV, primitive",
         at.IV,
