@@ -53,6 +53,7 @@ GRANT_TOKEN_MAX = 8_192  # characters
 RANDOM_BYTES_MAX = 1_024  # NumberOfBytes of GenerateRandom and GenerateDataKey
 PUBLIC_KEY_MAX = 8_192  # bytes; PublicKey of DeriveSharedSecret
 ENCRYPTION_CONTEXT_MAX = 8_192  # bytes of keys and values together
+POLICY_MAX = 32_768  # bytes of a key policy; KMS' quota (the service model's 131,072 is not it)
 
 # --- HTTP --------------------------------------------------------------------------------------
 HTTP_STATUS_LINE_MAX = 512  # bytes

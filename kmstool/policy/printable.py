@@ -1,0 +1,22 @@
+"""Text from a policy or a request, made fit for a message.
+
+Both come from files and from outside, and messages go to terminals.
+"""
+
+from typing import Final
+
+SHOWN_MAX: Final = 80  # characters; whoever reads a message finds the rest in the policy
+
+
+def printable(text: str) -> str:
+    """Control, direction and surrogate characters become `?`."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def shown(text: str) -> str:
+    """Quoted, printable, and cut to `SHOWN_MAX`."""
+    return f'"{printable(cut(text))}"'
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"
