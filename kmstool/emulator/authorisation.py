@@ -5,8 +5,7 @@ into KMS' AccessDeniedException, with the evaluator's reason behind AWS' usual s
 which condition failed is what an emulator is for. Condition keys that it does not know (such as
 `kms:ViaService`) make the evaluator deny and say so.
 
-Identity policies are `Principal.iam_allows`, without conditions. A principal of another account
-needs both the key's policy and its own, as in AWS.
+Identity policies are `Principal.iam_allows`, without conditions.
 """
 
 import json
@@ -50,16 +49,13 @@ def authorise_key(
         named: how the request names the key.
     """
     context: dict[str, tuple[str, ...]] = {
-        "aws:principalarn": (principal.arn,),
-        "aws:principalaccount": (principal.account_id,),
-        "kms:calleraccount": (principal.account_id,),
+        "aws:securetransport": ("true",),
         "kms:keyspec": (key.spec,),
         "kms:keyusage": (key.usage,),
         "kms:keyorigin": ("AWS_KMS",),
         "kms:multiregion": ("false",),
+        "kms:resourcealiases": tuple(aliases),  # without a value: known to be missing
     }
-    if aliases:
-        context["kms:resourcealiases"] = tuple(aliases)
     if named is not None and (alias := _alias_in(named)):
         context["kms:requestalias"] = (alias,)
     context |= {name.lower(): (value,) for name, value in extra.items()}
@@ -69,13 +65,6 @@ def authorise_key(
     decision = _evaluate(principal, action, key.arn, _parse(policy), context)
     if not decision.allowed:
         raise _denied(principal, action, key.arn, decision.reason)
-    if principal.account_id != key.account_id and not principal.identity_allows(action):
-        raise _denied(
-            principal,
-            action,
-            key.arn,
-            f"its own identity policies do not allow {action}, and the key is another account's",
-        )
 
 
 def authorise_identity(principal: Principal, action: str, resource: str) -> None:

@@ -86,6 +86,7 @@ class Call:
         key: Key,
         *,
         action: str | None = None,
+        named: str = "KeyId",
         context: Mapping[str, str] | None = None,
         extra: Mapping[str, str] | None = None,
     ) -> None:
@@ -93,6 +94,7 @@ class Call:
 
         Args:
             action: the IAM action, where it is not named like the operation.
+            named: the member of the request that names the key, perhaps by an alias.
             context: the encryption context of the request.
             extra: condition keys that only this operation has, with their values.
 
@@ -108,7 +110,7 @@ class Call:
             encryption_context=context or {},
             extra=extra or {},
             aliases=[a.name for a in self.store.aliases(key.account_id) if a.target == key.key_id],
-            named=self.parameters.get("KeyId"),
+            named=self.parameters.get(named),
         )
 
     def authorise_identity(self, resource: str) -> None:

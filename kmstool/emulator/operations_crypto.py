@@ -77,12 +77,14 @@ def re_encrypt(call: Call) -> Parameters:
     call.authorise(
         source,
         action="kms:ReEncryptFrom",
+        named="SourceKeyId",
         context=source_context,
         extra=same | {"kms:EncryptionAlgorithm": source_algorithm},
     )
     call.authorise(
         destination,
         action="kms:ReEncryptTo",
+        named="DestinationKeyId",
         context=context,
         extra=same | {"kms:EncryptionAlgorithm": algorithm},
     )

@@ -88,7 +88,7 @@ def default_principals(partition: str = "aws") -> Principals:
     return collect_principals(
         Principal(
             access_key_id=f"AKIA{secrets.token_hex(8).upper()}",
-            secret_access_key=secrets.token_urlsafe(30),
+            secret_access_key=secrets.token_hex(20),  # 40 characters, as AWS' have
             session_token=token,
             arn=arn.replace("arn:aws:", f"arn:{partition}:", 1),
             iam_allows=allows,
