@@ -12,6 +12,7 @@ name, without which the library's web defaults refuse every real document (docs/
 """
 
 import threading
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification as v
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
@@ -96,6 +98,32 @@ def verify_chain(
             "it was issued under another root than the one trusted here",
             hint="a document of the emulator or of another partition has its own root",
         )
+    try:
+        return _verify(root_der, cabundle, leaf, at)
+    except _UNREADABLE as error:
+        _refuse(f"a certificate cannot be read: {_reason(error)}")
+
+
+# What cryptography still reads but warns of (a serial number of zero, …) has no place in a document
+# and on stderr: here, and only here, the warning is an error. A filter for this module alone is
+# safe with threads, which `warnings.catch_warnings` is not.
+warnings.filterwarnings("error", category=CryptographyDeprecationWarning, module=rf"{__name__}\Z")
+
+# What cryptography raises on certificates that it cannot read; they have no common base, and much
+# is only parsed when it is asked for.
+_UNREADABLE: Final = (
+    ValueError,
+    CryptographyDeprecationWarning,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+def _verify(
+    root_der: bytes, cabundle: tuple[bytes, ...], leaf: bytes, at: datetime
+) -> VerifiedChain:
     root = _load(root_der, "the root")
     intermediates = [_load(c, f"cabundle[{n}]") for n, c in enumerate(cabundle[1:], start=1)]
     certificate = _load(leaf, "the leaf")
@@ -111,7 +139,7 @@ def verify_chain(
         chain = verifier.verify(certificate, intermediates).chain
     except v.VerificationError as error:
         _explain_time([certificate, *intermediates, root], at)
-        _refuse(_first_line(error))
+        _refuse(_reason(error))
     built = tuple(each.public_bytes(Encoding.DER) for each in chain)
     if built != (leaf, *reversed(cabundle)):
         _refuse("cabundle is not the chain in its order, from the root to the leaf's issuer")
@@ -131,7 +159,7 @@ _LAST_OF_SECOND: Final = timedelta(microseconds=999_999)
 def _leaf_constraints(
     _policy: v.Policy, _certificate: x509.Certificate, extension: x509.BasicConstraints
 ) -> None:
-    if extension.ca or extension.path_length is not None:
+    if extension.ca:  # a pathLen without cA is refused where the library reads it
         raise ValueError("the leaf is a CA")
 
 
@@ -142,18 +170,12 @@ def _leaf_usage(
         raise ValueError("the leaf's keyUsage is not for signatures alone")
 
 
-def _ca_constraints(
-    _policy: v.Policy, _certificate: x509.Certificate, extension: x509.BasicConstraints
-) -> None:
-    if not extension.ca:
-        raise ValueError("an issuer is not a CA")
-
-
 def _ca_usage(_policy: v.Policy, _certificate: x509.Certificate, extension: x509.KeyUsage) -> None:
     if not extension.key_cert_sign:
         raise ValueError("an issuer's keyUsage is not for certificates")
 
 
+# The library itself demands cA of an issuer and heeds pathLen, but takes a CA for a leaf.
 # Real keyUsage is critical in CAs and not critical in leaves (seen in all real documents).
 _LEAF_POLICY: Final = (
     v.ExtensionPolicy.permit_all()
@@ -162,7 +184,7 @@ _LEAF_POLICY: Final = (
 )
 _CA_POLICY: Final = (
     v.ExtensionPolicy.permit_all()
-    .require_present(x509.BasicConstraints, v.Criticality.CRITICAL, _ca_constraints)
+    .require_present(x509.BasicConstraints, v.Criticality.CRITICAL, None)
     .require_present(x509.KeyUsage, v.Criticality.CRITICAL, _ca_usage)
 )
 _PROCESSED: Final = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
@@ -172,16 +194,12 @@ def _check_certificate(certificate: x509.Certificate) -> ec.EllipticCurvePublicK
     """Returns its key, and refuses what the library lets pass: other curves, critical extensions
     that it only permits."""
     name = certificate.subject.rfc4514_string()[:100]
-    try:
-        key = certificate.public_key()
-        extensions = certificate.extensions
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
-        _refuse(f"the certificate of {name!r} cannot be read")
+    key = certificate.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
         _refuse(f"the key of {name!r} is not on P-384")
     if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384:
         _refuse(f"the certificate of {name!r} is not signed by ECDSA with SHA-384")
-    for extension in extensions:
+    for extension in certificate.extensions:
         # RFC 5280, section 4.2: a critical extension that is not processed must be refused.
         if extension.critical and extension.oid not in _PROCESSED:
             _refuse(f"{name!r} has the critical extension {extension.oid.dotted_string}")
@@ -207,13 +225,26 @@ def _explain_time(certificates: list[x509.Certificate], at: datetime) -> None:
 def _load(data: bytes, what: str) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(data)
-    except ValueError:
+    except _UNREADABLE:
         _refuse(f"{what} is not a certificate")
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """The library's words without its wrapping: which certificate it was is said in our own."""
     text = str(error).partition("\n")[0].partition(" (encountered processing")[0]
+    if "no interior errors" in text:
+        return "the issuer of one of its certificates is not in cabundle"
+    for wrapping in _WRAPPINGS:
+        text = text.replace(wrapping, "")
     return "".join(c if c.isprintable() else "?" for c in text)[:300]
+
+
+_WRAPPINGS: Final = (
+    "validation failed: ",
+    "candidates exhausted: ",
+    "Python extension validator failed: ",
+    "ValueError: ",
+)
 
 
 def _refuse(what: str, hint: str | None = None) -> NoReturn:
