@@ -88,17 +88,20 @@ class HttpConnection:
                 f"the connection to {self._host} was closed between two requests", retryable=True
             )
 
+        phase = f"sending the request to {self._host}"
+
         def recv(count: int) -> bytes:
-            self._sock.settimeout(deadline.remaining(f"waiting for the answer of {self._host}"))
+            self._sock.settimeout(deadline.remaining(phase))
             return self._sock.recv(count)
 
         try:
-            self._sock.settimeout(deadline.remaining(f"sending the request to {self._host}"))
+            self._sock.settimeout(deadline.remaining(phase))
             self._sock.sendall(request)
+            phase = f"waiting for the answer of {self._host}"
             answer = read_answer(recv)
         except TimeoutError:
             self.close()
-            raise deadline.exceeded(f"the exchange with {self._host}") from None
+            raise deadline.exceeded(phase) from None
         except OSError as error:
             self.close()
             reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
