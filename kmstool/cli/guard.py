@@ -29,7 +29,7 @@ class Terminated(BaseException):
 def guarded(body: Callable[[], None], *, common: Common) -> int:
     """Runs `body` and turns its end, whatever it is, into an exit code."""
     _fill_standard_descriptors()
-    _install_signal_handlers()
+    before = _install_signal_handlers()
     code: int = ExitCode.DONE
     try:
         body()
@@ -54,6 +54,9 @@ def guarded(body: Callable[[], None], *, common: Common) -> int:
     except Exception as error:  # noqa: BLE001 - the one place that may catch everything
         _report_bug(error, verbose=common.verbose)
         code = ExitCode.BUG
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return code
 
 
@@ -121,13 +124,16 @@ def _places(traceback: TracebackType | None) -> list[str]:
     return places
 
 
-def _install_signal_handlers() -> None:
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # What the caller ignored (nohup) stays ignored.
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _terminate)
+def _install_signal_handlers() -> dict[signal.Signals, signal.Handlers]:
+    """Makes SIGTERM and SIGHUP raise `Terminated`; returns what they did before."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # What the caller ignored (nohup) stays ignored.
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.SIG_DFL
+                signal.signal(number, _terminate)
+    return before
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
