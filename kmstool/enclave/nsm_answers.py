@@ -57,6 +57,8 @@ def parse_describe_nsm(data: bytes) -> NsmDescription:
         type(index) is int and 0 <= index < max_pcrs for index in locked
     ):
         raise _nonsense(name, "locked_pcrs is not a list of PCR indexes")
+    if len(set(locked)) != len(locked):
+        raise _nonsense(name, "locked_pcrs names an index twice")
     digest = fields.get("digest")
     if digest not in ("SHA256", "SHA384", "SHA512"):
         raise _nonsense(name, "digest is none of SHA256, SHA384, SHA512")
@@ -64,7 +66,7 @@ def parse_describe_nsm(data: bytes) -> NsmDescription:
         version=(version[0], version[1], version[2]),
         module_id=module_id,
         max_pcrs=max_pcrs,
-        locked_pcrs=tuple(sorted(set(locked))),
+        locked_pcrs=tuple(sorted(locked)),
         digest=digest,
     )
 
