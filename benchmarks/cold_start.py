@@ -21,7 +21,7 @@ def rows() -> list[Row]:
     """Runs itself inside `kmstool emulator run`, which gives the KMS, and collects the figures."""
     if "KMSTOOL_EMULATOR" in os.environ:
         return inside()
-    command = ["kmstool", "emulator", "run", "--cms-shape", "kms-primitive", "--"]
+    command = ["kmstool", "emulator", "run", "--cms-shape", "primitive", "--"]
     done = subprocess.run(
         [*command, sys.executable, __file__, "--json"], stdout=subprocess.PIPE, check=False
     )
@@ -32,8 +32,7 @@ def rows() -> list[Row]:
 
 def inside() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        arn, ciphertext = encrypt(Path(folder))
-        arguments = ["--key-id", arn, str(ciphertext)]
+        arguments = encrypt(Path(folder))
         ours = [str(Path(sys.executable).with_name("kmstool")), "decrypt", *arguments]
         plain = [sys.executable, str(HERE / "straight_line.py"), *arguments]
         for command in (ours, plain):
@@ -119,26 +118,29 @@ def phases(command: list[str], times: int = 20) -> list[Row]:
     ]
 
 
-def encrypt(folder: Path) -> tuple[str, Path]:
-    import botocore.session  # noqa: PLC0415
+# In a process of its own: a child's peak memory counts what its parent had when it was started,
+# so this one has to stay smaller than what it measures.
+ENCRYPT = """
+import base64, json, sys
+import botocore.session
 
-    kms = botocore.session.get_session().create_client("kms")
-    policy = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"AWS": "*"},
-                "Action": "kms:*",
-                "Resource": "*",
-            }
-        ],
-    }
-    arn = kms.create_key(Policy=json.dumps(policy))["KeyMetadata"]["Arn"]
-    blob = kms.encrypt(KeyId=arn, Plaintext=SECRET)["CiphertextBlob"]
+statement = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "kms:*", "Resource": "*"}
+policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+kms = botocore.session.get_session().create_client("kms")
+arn = kms.create_key(Policy=policy)["KeyMetadata"]["Arn"]
+blob = kms.encrypt(KeyId=arn, Plaintext=sys.argv[1].encode())["CiphertextBlob"]
+print(arn, base64.b64encode(blob).decode())
+"""
+
+
+def encrypt(folder: Path) -> list[str]:
+    """Makes a key and a ciphertext of `SECRET`; returns the arguments that open it."""
+    command = [sys.executable, "-c", ENCRYPT, SECRET.decode()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    arn, blob = done.stdout.split()
     path = folder / "secret.enc"
-    path.write_bytes(base64.b64encode(blob))
-    return arn, path
+    path.write_text(blob)
+    return ["--key-id", arn, str(path)]
 
 
 if __name__ == "__main__":

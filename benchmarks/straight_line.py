@@ -3,7 +3,7 @@
 It does the same work with the same libraries (click, cryptography, cbor2, ssl) against the emulator
 and prints the plaintext. It has what a careful person would write in an afternoon and none of what
 kmstool adds: no checks of the answer, no strict readers, no retries, no caveats. It assumes the
-emulator's `kms-primitive` CMS shape.
+emulator's `primitive` CMS shape.
 """
 
 import base64

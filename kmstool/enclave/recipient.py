@@ -143,8 +143,8 @@ class _KeyInTheMaking:
     def __init__(self) -> None:
         self._key: rsa.RSAPrivateKey | None = None
         self._error: Exception | None = None
-        # A daemon: Ctrl-C must not wait for the tail of a key generation.
-        self._thread = threading.Thread(target=self._generate, name="recipient-key", daemon=True)
+        # No daemon: one that outlives the interpreter is killed inside Rust code, which aborts.
+        self._thread = threading.Thread(target=self._generate, name="recipient-key")
         self._thread.start()
 
     def _generate(self) -> None:
