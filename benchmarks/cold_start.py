@@ -1,6 +1,5 @@
 """kmstool decrypt as a whole process, beside benchmarks/straight_line.py, against the emulator."""
 
-import base64
 import json
 import os
 import statistics
