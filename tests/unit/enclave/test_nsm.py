@@ -230,7 +230,11 @@ BENT: list[tuple[str, object, str]] = [
         for value in ("", "i" * 257, b"i", None)
     ),
     *(
-        ("DescribeNSM", {"DescribeNSM": {**DESCRIPTION, "locked_pcrs": value}}, "locked_pcrs is")
+        (
+            "DescribeNSM",
+            {"DescribeNSM": {**DESCRIPTION, "locked_pcrs": value}},
+            "locked_pcrs (is|names)",
+        )
         for value in LOCKED
     ),
     *(
