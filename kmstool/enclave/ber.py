@@ -95,7 +95,7 @@ def octets(tlv: Tlv, tag: int, name: str) -> bytes:
     """The octets of an OCTET STRING in either form (8.7); `tag` differs where it is implicit.
 
     The pieces of a constructed one are OCTET STRINGs with their own tag, whatever the tag of the
-    whole is (8.7.3.2), and may be constructed themselves.
+    whole is (8.7.3), and may be constructed themselves.
 
     Raises:
         CmsError: another tag, a piece that is no OCTET STRING, or too many pieces.

@@ -231,6 +231,12 @@ REFUSED: list[Row] = [
         "pSourceAlgorithm has 1 elements",
     ),
     (
+        "label twice",
+        at.OAEP,
+        append(Node(0xA2, [at.sequence(at.oid(at.P_SPECIFIED_OID), Node(4, b""), NULL)])),
+        "pSourceAlgorithm has 3 elements",
+    ),
+    (
         "label NULL",
         at.OAEP,
         append(Node(0xA2, [at.sequence(at.oid(at.P_SPECIFIED_OID), NULL)])),
@@ -322,7 +328,12 @@ REFUSED: list[Row] = [
     ),
     ("long length of the IV", at.IV, length("8110"), "takes more octets than it needs"),
     ("zero in a length", at.ENCRYPTED_KEY, length("83000100"), "takes more octets than it needs"),
-    ("short of one byte", at.CIPHERTEXT, length("31"), "a value is cut off, 48 octets of it are there"),
+    (
+        "short of one byte",
+        at.CIPHERTEXT,
+        length("31"),
+        "a value is cut off, 48 octets of it are there",
+    ),
     (
         "indefinite IV, primitive",
         at.IV,
