@@ -187,18 +187,11 @@ _NOBODY: Final = {
     errno.ECONNABORTED: "connection refused",
     errno.EAGAIN: "too many connections are waiting there",
     errno.ENOENT: "no such socket",
-    errno.ETIMEDOUT: "nobody answered",
     errno.EHOSTUNREACH: "no route there",
     errno.ENETUNREACH: "no route there",
 }
 _RETRYABLE: Final = frozenset(
-    {
-        errno.ECONNREFUSED,
-        errno.ECONNRESET,
-        errno.ECONNABORTED,
-        errno.EAGAIN,
-        errno.ETIMEDOUT,
-    }
+    {errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EAGAIN}
 )
 _NO_VSOCK: Final = frozenset({errno.ENODEV, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
@@ -206,7 +199,7 @@ _NO_VSOCK: Final = frozenset({errno.ENODEV, errno.EAFNOSUPPORT, errno.EADDRNOTAV
 def _connect_error(
     address: Address, error: OSError | None, deadline: Deadline, hint: str
 ) -> TransportError:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError):  # our own bound, or the system's ETIMEDOUT
         if deadline.expired:
             return deadline.exceeded(f"connecting to {address}")
         return TransportError(
