@@ -269,9 +269,7 @@ def _not_principal(statement: Statement, request: Request) -> _Match:
     if named and account:
         return _Match(matched=False, reason="NotPrincipal names the caller and its account")
     if named:
-        reason = (
-            "NotPrincipal names the caller and not its account, so IAM may deny it all the same"
-        )
+        reason = "NotPrincipal names the caller but not its account, and IAM may then deny it"
     else:
         reason = "NotPrincipal does not name the caller"
     return _Match(matched=True, reason=reason)
