@@ -23,6 +23,7 @@ from kmstool.cli import console
 from kmstool.cli.common import Common
 from kmstool.cli.exit_codes import ExitCode
 from kmstool.cli.guard import guarded, leave
+from kmstool.cli.main import die_quietly_on_ctrl_c
 from kmstool.errors import InputError
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run() -> NoReturn:
     """The console script `kmstool_enclave_cli`."""
+    die_quietly_on_ctrl_c()
     leave(main(sys.argv[1:]))
 
 

@@ -61,18 +61,17 @@ def guarded(body: Callable[[], None], *, common: Common) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process with `code`.
+    """Ends the process with `code`, without Python's own shutdown.
 
-    A thread may still be making a recipient key when an error or Ctrl-C ends the work. Python's
-    own shutdown would kill that thread inside cryptography's Rust code, which aborts the process
-    (exit 134). There is nothing left to clean up here, so such a process leaves without shutdown.
+    A thread may still be making a recipient key when an error or Ctrl-C ends the work: shutdown
+    would kill it inside cryptography's Rust code, which aborts the process (exit 134). A signal
+    that comes during shutdown would change the exit code of work that is done. And it takes
+    milliseconds. By now results are with the kernel and temporary files are gone.
     """
     _flushed()
-    if threading.active_count() > 1:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _report_usage(error: click.ClickException) -> None:
@@ -125,19 +124,26 @@ def _places(traceback: TracebackType | None) -> list[str]:
 
 
 def _install_signal_handlers() -> dict[signal.Signals, signal.Handlers]:
-    """Makes SIGTERM and SIGHUP raise `Terminated`; returns what they did before."""
+    """Makes the signals that end a process raise; returns what they did before."""
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            # What the caller ignored (nohup) stays ignored.
+        for number, handler in _SIGNALS.items():
+            # What the caller ignored (nohup, a background job) stays ignored.
             if signal.getsignal(number) == signal.SIG_DFL:
                 before[number] = signal.SIG_DFL
-                signal.signal(number, _terminate)
+                signal.signal(number, handler)
     return before
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
+
+
+_SIGNALS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: _terminate,
+    signal.SIGHUP: _terminate,
+}
 
 
 def _fill_standard_descriptors() -> None:

@@ -1,72 +1,24 @@
-"""`kmstool`: the table of commands, and the way in.
+"""`kmstool`: the way in.
 
-No logic that a library user would miss is here or beside it: the commands read options and data,
-call the library, and write the result.
+Nothing is imported at the top: while Python reads the rest, Ctrl-C has nothing to clean up and
+should end the process at once, without a traceback.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-import click
-
-from kmstool import __version__
-from kmstool.cli.common import Common, common_options
-from kmstool.cli.guard import guarded, leave
-from kmstool.cli.lazy import Entry, LazyGroup
-
-_OPERATIONS = "kmstool.cli.operations"
-_GENERATE = "kmstool.cli.generate"
-COMMANDS = (
-    Entry("decrypt", _OPERATIONS, "decrypt", "Decrypt a ciphertext for this enclave alone."),
-    Entry(
-        "derive-shared-secret",
-        _OPERATIONS,
-        "derive_shared_secret",
-        "Derive a key from an ECDH exchange with a KMS key.",
-    ),
-    Entry(
-        "generate-data-key",
-        _GENERATE,
-        "generate_data_key",
-        "Make a data key, and the same key encrypted.",
-    ),
-    Entry(
-        "generate-data-key-pair",
-        _GENERATE,
-        "generate_data_key_pair",
-        "Make a key pair, its private key also encrypted.",
-    ),
-    Entry("generate-random", _GENERATE, "generate_random", "Get random bytes from KMS."),
-    Entry("attest", "kmstool.cli.attest", "attest", "Get an attestation document."),
-    Entry(
-        "inspect",
-        "kmstool.cli.inspect",
-        "inspect",
-        "Show what a CMS or attestation document says, unverified.",
-    ),
-    Entry("emulator", "kmstool.cli.emulator", "group", "Run KMS and a security module for tests."),
-)
 COMPLETION_VARIABLE = "_KMSTOOL_COMPLETE"
-
-
-@click.group(
-    cls=LazyGroup,
-    entries=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Results go to stdout, everything else to stderr. Exit codes: 0 done, 2 setting,"
-    " 3 input, 4 security module, 5 credentials, 6 transport, 7 refused by KMS, 8 not trustworthy,"
-    " 9 caveat, 10 failed check, 11 local file.",
-)
-@click.version_option(__version__, message="kmstool %(version)s")
-@common_options
-def cli() -> None:
-    """Use AWS KMS keys that open for one Nitro Enclave alone."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
+    from kmstool.cli.commands import cli  # noqa: PLC0415 - see the docstring of the module
+    from kmstool.cli.common import Common  # noqa: PLC0415
+    from kmstool.cli.guard import guarded  # noqa: PLC0415
+
     common = Common()
 
     def body() -> None:
@@ -78,9 +30,26 @@ def main(arguments: Sequence[str]) -> int:
 
 def run() -> NoReturn:
     """The console script `kmstool`."""
+    die_quietly_on_ctrl_c()
     instruction = os.environ.get(COMPLETION_VARIABLE)
     if instruction:
-        from click.shell_completion import shell_complete  # noqa: PLC0415
+        complete(instruction)
+    code = main(sys.argv[1:])
+    from kmstool.cli.guard import leave  # noqa: PLC0415
 
-        sys.exit(shell_complete(cli, {}, "kmstool", COMPLETION_VARIABLE, instruction))
-    leave(main(sys.argv[1:]))
+    leave(code)
+
+
+def die_quietly_on_ctrl_c() -> None:
+    """Until `guarded` takes over, SIGINT does what it does to any program, unless it is ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def complete(instruction: str) -> NoReturn:
+    """Answers a shell that asks for completions, or for the script that makes it ask."""
+    from click.shell_completion import shell_complete  # noqa: PLC0415
+
+    from kmstool.cli.commands import cli  # noqa: PLC0415
+
+    sys.exit(shell_complete(cli, {}, "kmstool", COMPLETION_VARIABLE, instruction))

@@ -80,10 +80,21 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONWARNINGS": "error", **(extra or {})}
 
 
-def command(*arguments: str, program: str = "kmstool") -> list[str]:
-    """The argument vector of a whole process, from this environment's own Python."""
+def command(*arguments: str, program: str = "kmstool", before: str = "") -> list[str]:
+    """The argument vector of a whole process, from this environment's own Python.
+
+    Args:
+        before: a statement that runs right before kmstool does.
+    """
     module = {"kmstool": "kmstool.cli.main", "kmstool_enclave_cli": "kmstool.cli.compat"}[program]
-    return [sys.executable, "-c", f"from {module} import run; run()", *arguments]
+    return [
+        sys.executable,
+        "-c",
+        f"from {module} import run; {before}; run()"
+        if before
+        else f"from {module} import run; run()",
+        *arguments,
+    ]
 
 
 def run_kmstool(
