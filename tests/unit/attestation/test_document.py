@@ -82,6 +82,7 @@ NOT_CBOR: list[tuple[str, Callable[[], bytes], str]] = [
     ("tag 18 twice", lambda: b"\xd2\xd2" + document(CHAIN), "tags"),
     ("another tag", lambda: b"\xd1" + document(CHAIN), "tags"),
     ("a tag inside", lambda: cose(payload_of(b"\x61x\xc1\x00"), CHAIN.leaf.key), "tags"),
+    ("as long as may be", lambda: bytes(limits.DOCUMENT_MAX), "262143 bytes follow"),
     ("deep nesting", lambda: b"\x81" * 3000 + b"\0", "depth"),
     (
         "deep nesting in the payload",
