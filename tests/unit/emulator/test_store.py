@@ -1,4 +1,4 @@
-"""The store: what is put is found again, also by the next process, and files of others are refused."""
+"""The store: what is put is found again, also by the next process; foreign files are refused."""
 
 import sqlite3
 import stat
