@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -22,41 +22,34 @@ from kmstool.cli.exit_codes import ExitCode, exit_code_of
 from kmstool.errors import KmstoolError
 
 
-class Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived. Not an `Exception`: only `finally` and this file may see it."""
+class Signalled(KeyboardInterrupt):
+    """A signal that ends the process arrived. Only `finally` and this file may see it."""
+
+
+_ENDINGS = {
+    signal.SIGINT: ("interrupted", ExitCode.INTERRUPTED),
+    signal.SIGTERM: ("terminated", ExitCode.TERMINATED),
+    signal.SIGHUP: ("terminated", ExitCode.TERMINATED),
+}
 
 
 def guarded(body: Callable[[], None], *, common: Common) -> int:
     """Runs `body` and turns its end, whatever it is, into an exit code."""
     _fill_standard_descriptors()
-    before = _install_signal_handlers()
+    signals = _Signals()
     code: int = ExitCode.DONE
     try:
         body()
         _flush_stdout()
-    except KmstoolError as error:
-        console.error(str(error), error.hint)
-        code = exit_code_of(error)
-    except click.exceptions.Exit as end:
-        code = end.exit_code if _flushed() else ExitCode.LOCAL_FILE
-    except click.ClickException as error:
-        _report_usage(error)
-        code = ExitCode.SETTING
-    except (KeyboardInterrupt, click.Abort):
-        console.error("interrupted")
-        code = ExitCode.INTERRUPTED
-    except Terminated:
-        console.error("terminated")
-        code = ExitCode.TERMINATED
-    except BrokenPipeError:
-        # Whoever read the output has gone: there is nobody to tell, and `| head` is no mistake.
-        code = ExitCode.LOCAL_FILE
-    except Exception as error:  # noqa: BLE001 - the one place that may catch everything
-        _report_bug(error, verbose=common.verbose)
-        code = ExitCode.BUG
+    except BaseException as error:  # noqa: BLE001 - the one place that may catch everything
+        # An extension module that is interrupted may raise something else in the signal's place.
+        if signals.arrived is not None:
+            message, code = _ENDINGS[signals.arrived]
+            console.error(message)
+        else:
+            code = _report(error, verbose=common.verbose)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signals.restore()
     return code
 
 
@@ -72,6 +65,32 @@ def leave(code: int) -> NoReturn:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.flush()
     os._exit(code)
+
+
+def _report(error: BaseException, *, verbose: bool) -> int:
+    """Says on stderr what `error` means for the user, and returns its exit code."""
+    code: int
+    match error:
+        case KmstoolError():
+            console.error(str(error), error.hint)
+            code = exit_code_of(error)
+        case click.exceptions.Exit():
+            code = error.exit_code if _flushed() else ExitCode.LOCAL_FILE
+        case SystemExit():
+            code = error.code if isinstance(error.code, int) else ExitCode.BUG
+        case click.ClickException():
+            _report_usage(error)
+            code = ExitCode.SETTING
+        case KeyboardInterrupt() | click.Abort():
+            console.error("interrupted")
+            code = ExitCode.INTERRUPTED
+        case BrokenPipeError():
+            # Whoever read the output has gone: there is nobody to tell, and `| head` is no mistake.
+            code = ExitCode.LOCAL_FILE
+        case _:
+            _report_bug(error, verbose=verbose)
+            code = ExitCode.BUG
+    return code
 
 
 def _report_usage(error: click.ClickException) -> None:
@@ -93,7 +112,7 @@ def _in_house_style(message: str) -> str:
     return (message[:1].lower() + message[1:]).removesuffix(".")
 
 
-def _report_bug(error: Exception, *, verbose: bool) -> None:
+def _report_bug(error: BaseException, *, verbose: bool) -> None:
     place = ""
     if verbose:
         chain: BaseException | None = error
@@ -123,27 +142,31 @@ def _places(traceback: TracebackType | None) -> list[str]:
     return places
 
 
-def _install_signal_handlers() -> dict[signal.Signals, signal.Handlers]:
-    """Makes the signals that end a process raise; returns what they did before."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in _SIGNALS.items():
+class _Signals:
+    """Makes the signals that end a process raise `Signalled`, and remembers the first.
+
+    Attributes:
+        arrived: the first signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.arrived: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _ENDINGS:
             # What the caller ignored (nohup, a background job) stays ignored.
-            if signal.getsignal(number) == signal.SIG_DFL:
-                before[number] = signal.SIG_DFL
-                signal.signal(number, handler)
-    return before
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                self._before[number] = signal.signal(number, self._raise)
 
+    def restore(self) -> None:
+        """Gives each signal back what it did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
-
-
-_SIGNALS = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: _terminate,
-    signal.SIGHUP: _terminate,
-}
+    def _raise(self, number: int, _frame: FrameType | None) -> NoReturn:
+        self.arrived = self.arrived or signal.Signals(number)
+        raise Signalled
 
 
 def _fill_standard_descriptors() -> None:
