@@ -209,9 +209,9 @@ def partition_of_region(region: str) -> Partition:
     for partition in PARTITIONS:
         if region in partition.regions:
             return partition
-    # The regular expressions are AWS'. Theirs admit `_` and capitals, which no region and no host
-    # name has, hence the second test.
-    if _REGION.fullmatch(region):
+    # The regular expressions are AWS'. They admit `_`, capitals and any length, which no region and
+    # no label of a host name has, hence the tests of our own.
+    if len(region) <= HOST_LABEL_MAX and _REGION.fullmatch(region):
         for partition in PARTITIONS:
             if re.fullmatch(partition.region_regex, region, re.ASCII):
                 return partition

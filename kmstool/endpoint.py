@@ -276,7 +276,7 @@ def _number(text: str, name: str, digits: str, least: int, most: int) -> int:
 
 
 def _no_address(text: str, reason: str) -> SettingError:
-    shown = repr(text if len(text) <= 200 else text[:200] + "…")
+    shown = repr(text if len(text) <= 100 else text[:100] + "…")
     return SettingError(
         f"{shown} is not an address: {reason}",
         hint="an address looks like vsock://3:8000, tcp://127.0.0.1:8000 or unix:/run/kms.sock",

@@ -304,7 +304,7 @@ def _parse_source_address(source: str) -> Address:
         return parse_address(source)
     except SettingError:
         raise SettingError(
-            f"{source[:200]!r} is no source of credentials",
+            f"{source[:100]!r} is no source of credentials",
             hint="it is env, file:PATH, fd:N, or an address such as vsock://3:8002",
         ) from None
 

@@ -157,6 +157,9 @@ _VALUE: Final = re.compile(rb"[\t\x20-\x7e]*")
 # status-line = HTTP-version SP status-code SP [ reason-phrase ] (RFC 9112, section 4). Departures:
 # version 1.1 alone (1.0 has other rules for reuse), and no obs-text in the reason, as above.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) [\t\x20-\x7e]*")
+# These end after their header whatever it announces (RFC 9112, section 6.3), so a Content-Length
+# among it would be read in two ways. Departure: refused.
+_BODILESS: Final = frozenset({204, 304})
 _DIGITS: Final = re.compile(r"[0-9]{1,10}")
 
 
@@ -181,8 +184,13 @@ def read_answer(recv: Callable[[int], bytes]) -> HttpAnswer:
             break
         if status == 101:
             raise TransportError("the server switched to a protocol that was not asked for")
+        # RFC 9110, section 8.6, and RFC 9112, section 6.1, forbid these fields here.
+        if "content-length" in headers or "transfer-encoding" in headers:
+            raise TransportError("an interim answer announces a body")
     else:
         raise TransportError(f"more than {HTTP_INTERIM_MAX} interim answers came, and no final one")
+    if status in _BODILESS:
+        raise TransportError(f"the answer has status {status}, which KMS does not use")
     body = source.read_exactly(_body_length(headers))
     if source.left_over():
         # Whoever sent them hopes that they are taken for the answer to the next request.

@@ -122,7 +122,8 @@ def test_every_listed_region_belongs_to_its_partition_alone(partition: arn.Parti
 @pytest.mark.parametrize(
     "region",
     ["aws-global", "eu-west-1 ", "EU-WEST-1", "eu-west_x-1", "eu-west-1\n", "eu-wést-1",
-     "eu-west-١", "mars-west-1", "us-gov-west", "eu-west-1.evil.example", "eu-west-1/x"],
+     "eu-west-" + "1" * 56, "eu-west-١",
+     "mars-west-1", "us-gov-west", "eu-west-1.evil.example", "eu-west-1/x"],
 )  # fmt: skip
 def test_unknown_region(region: str) -> None:
     with pytest.raises(SettingError, match="unknown region "):

@@ -76,7 +76,7 @@ VALID: dict[str, tuple[bytes, int, bytes, bool]] = {
         b"\r\n\r\n\n\n\0\xff", True,
     ),
     "interim answer first": (
-        b"HTTP/1.1 100 Continue\r\nContent-Length: 7\r\n\r\n"
+        b"HTTP/1.1 100 Continue\r\n\r\n"
         + b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n" * 2
         + b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", 200, b"x", True,
     ),
@@ -200,7 +200,14 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "obs-text in a value": (HEAD + b"A: \x9b2J\r\n\r\nx", "malformed header"),
     "no Content-Length": (HEAD + b"A: b\r\n\r\nx", "no Content-Length"),
     "no header at all": (HEAD + b"\r\n", "no Content-Length"),
-    "204 without Content-Length": (b"HTTP/1.1 204 No Content\r\n\r\n", "no Content-Length"),
+    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", "status 204, which KMS does not use"),
+    "304 with a length": (b"HTTP/1.1 304 X\r\nContent-Length: 1\r\n\r\nx", "status 304, which"),
+    "interim answer with a length": (
+        b"HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\n" + REAL, "announces a body",
+    ),
+    "interim answer with a transfer coding": (
+        b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: x\r\n\r\n" + REAL, "announces a body",
+    ),
     "two equal lengths": (
         HEAD + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\nx", "more than one Content-Length",
     ),
