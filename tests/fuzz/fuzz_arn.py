@@ -40,5 +40,5 @@ def attempt(parse: Callable[[str], Parsed], text: str) -> Parsed | None:
     except SettingError as error:
         shown = str(error) + (error.hint or "")
         assert shown.isprintable()
-        assert len(shown) < 1000
+        assert len(shown) < 2000
         return None
