@@ -23,9 +23,7 @@ _CODE = re.compile(r"(`+)[^`].*?\1", re.DOTALL)
 _LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _REFERENCE = re.compile(r"^\[[^\]]+\]:\s+<?(\S+?)>?\s*$", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
-_NAMED_FILE = re.compile(
-    r"`((?:kmstool|tests|scripts|docs|benchmarks|requirements)/[A-Za-z0-9_./-]+)`"
-)
+_NAMED_FILE = re.compile(r"`((?:kmstool|tests|scripts|benchmarks|requirements)/[A-Za-z0-9_./-]+)`")
 
 
 def links(page: Path) -> Iterator[str]:
