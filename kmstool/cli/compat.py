@@ -9,7 +9,6 @@ read, and keys named by an alias or a bare id. There is no --strict here.
 Moving away from it: docs/howto/kmstool_enclave_cli.md.
 """
 
-import binascii
 import contextlib
 import os
 import sys
@@ -23,8 +22,8 @@ from kmstool.cli import console
 from kmstool.cli.common import Common
 from kmstool.cli.exit_codes import ExitCode
 from kmstool.cli.guard import guarded, leave
+from kmstool.cli.input import parse_base64
 from kmstool.cli.main import die_quietly_on_ctrl_c
-from kmstool.errors import InputError
 
 if TYPE_CHECKING:
     from kmstool.arn import AnyKey, KeyArn
@@ -101,10 +100,7 @@ def decrypt(
 
     if encryption_algorithm is not None and key_id is None:
         raise click.UsageError("--encryption-algorithm needs --key-id")
-    try:
-        blob = binascii.a2b_base64(ciphertext, strict_mode=True)
-    except (binascii.Error, ValueError):
-        raise InputError("the ciphertext is not base64") from None
+    blob = parse_base64(os.fsencode(ciphertext), what="the ciphertext", hint=None)
     key = ANY_KEY if key_id is None else _key(key_id)
     kms, caveats = _open(key, **connection)
     with kms:

@@ -87,7 +87,11 @@ def generate_data_key(
 @click.command("generate-data-key-pair")
 @key_option()
 @click.option(
-    "--key-pair-spec", type=click.Choice(KEY_PAIR_SPECS), required=True, help="Kind of the pair."
+    "--key-pair-spec",
+    type=click.Choice(KEY_PAIR_SPECS),
+    metavar="SPEC",
+    required=True,
+    help=f"One of {', '.join(KEY_PAIR_SPECS)}.",
 )
 @request_options()
 @output_options(ciphertext_out="PrivateKeyCiphertextBlob", public_key_out="PublicKey")

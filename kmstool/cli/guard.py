@@ -81,6 +81,12 @@ def _report(error: BaseException, *, verbose: bool) -> int:
         case click.ClickException():
             _report_usage(error)
             code = ExitCode.SETTING
+        case ModuleNotFoundError():
+            console.error(
+                f"this needs {error.name}, which is not part of this installation",
+                "an enclave image holds the trusted rooms only; elsewhere: kmstool[emulator]",
+            )
+            code = ExitCode.SETTING
         case KeyboardInterrupt() | click.Abort():
             console.error("interrupted")
             code = ExitCode.INTERRUPTED

@@ -32,14 +32,24 @@ def read_input(source: str, *, encoding: str, what: str) -> bytes:
     return data
 
 
-def parse_base64(data: bytes, *, what: str) -> bytes:
-    """Strict base64 (RFC 4648, section 4), white space aside. Raises `InputError`."""
+_RAW_HINT = "if these are the bytes themselves, add --input raw"
+
+
+def parse_base64(data: bytes, *, what: str, hint: str | None = _RAW_HINT) -> bytes:
+    """Strict, canonical base64 (RFC 4648, sections 4 and 3.5), white space aside.
+
+    Raises:
+        InputError: it is not.
+    """
+    text = data.translate(None, _WHITESPACE)
     try:
-        return binascii.a2b_base64(data.translate(None, _WHITESPACE), strict_mode=True)
+        decoded = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error:
-        raise InputError(
-            f"{what} is not base64", hint="if these are the bytes themselves, add --input raw"
-        ) from None
+        decoded = None
+    # Even in strict mode Python takes padding where none belongs ("AAEC=").
+    if decoded is None or binascii.b2a_base64(decoded, newline=False) != text:
+        raise InputError(f"{what} is not base64", hint=hint)
+    return decoded
 
 
 def read_bytes(source: str, *, what: str) -> bytes:

@@ -15,7 +15,6 @@ from kmstool.cli.options import (
     request_options,
     session_options,
 )
-from kmstool.cli.public_key import read_public_key
 from kmstool.cli.results import Destination, output_options
 from kmstool.session import SessionOptions, open_direct
 
@@ -32,7 +31,8 @@ ALGORITHMS = ("SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_256", "RSAES_OAEP_SHA_1", "SM
 @click.option(
     "--encryption-algorithm",
     type=click.Choice(ALGORITHMS),
-    help="For a ciphertext under an asymmetric key  [default: SYMMETRIC_DEFAULT]",
+    metavar="NAME",
+    help=f"One of {', '.join(ALGORITHMS)}  [default: SYMMETRIC_DEFAULT]",
 )
 @request_options()
 @output_options()
@@ -134,6 +134,8 @@ def derive_shared_secret(
                 "--raw-secret takes no --salt, --info or --length", click.get_current_context()
             )
         common.tolerance().check((RAW_SHARED_SECRET,))
+    from kmstool.cli.public_key import read_public_key  # noqa: PLC0415 - not for decrypt
+
     public_key = read_public_key(public_key_file)
     with open_direct(session, key=key) as kms:
         result = kms.derive_shared_secret(

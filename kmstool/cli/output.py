@@ -81,6 +81,8 @@ def check_target(target: str | None) -> None:
     """
     if target is None or target == "-" or descriptor_of(target) is not None:
         return
+    if not target or "\0" in target:
+        raise LocalFileError("this is no name for a file", hint="name the output with -o FILE")
     if os.path.isdir(target):  # noqa: PTH112 - pathlib costs an import
         raise _failed(target, OSError(errno.EISDIR, "it is a directory"))
     directory = os.path.dirname(os.path.realpath(target))  # noqa: PTH120
@@ -135,6 +137,7 @@ class _Staging:
         target = output.target
         if target is None or target == "-" or descriptor_of(target) is not None:
             return False
+        check_target(target)
         try:
             if not _is_replaceable(target):
                 return False
@@ -149,8 +152,6 @@ class _Staging:
             _write_new(directory, temporary, output.data)
         except OSError as error:
             raise _failed(target, error) from None
-        except ValueError as error:  # a NUL in the path
-            raise LocalFileError(f"{target} could not be written: {error}") from None
         return True
 
     def commit(self) -> None:
