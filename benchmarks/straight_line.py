@@ -17,6 +17,7 @@ import struct
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import cbor2
 import click
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 @click.command()
 @click.option("--key-id", required=True)
 @click.argument("ciphertext", type=click.File("rb"))
-def main(key_id: str, ciphertext: click.utils.LazyFile) -> None:
+def main(key_id: str, ciphertext: BinaryIO) -> None:
     emulator = Path(os.environ["KMSTOOL_EMULATOR"])
     settings = json.loads((emulator / "emulator.json").read_text())
     credentials = json.loads((emulator / settings["credentials"]).read_text())
