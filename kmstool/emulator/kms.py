@@ -82,6 +82,8 @@ class Record:
         reason = f" {self.detail}" if self.detail else ""
         text = f"{' '.join(parts)} {self.milliseconds:.1f}ms{reason}"
         # A client chose some of these words: it must not write escape sequences to a terminal.
+        if text.isprintable():
+            return text
         return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 

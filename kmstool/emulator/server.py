@@ -19,7 +19,7 @@ from kmstool.endpoint import TcpAddress
 from kmstool.errors import TransportError
 
 BODY_MAX = 1_048_576  # bytes; the largest request KMS takes (a document and a policy) is below half
-HEADERS_MAX = 32_768  # bytes of one request's head
+HEADERS_MAX = 32_768  # bytes of one request's head, plus at most what one read brings
 HANDSHAKE_TIMEOUT = 10.0  # seconds
 IDLE_TIMEOUT = 300.0  # seconds that a kept-alive connection may say nothing
 CONNECTIONS_MAX = 128  # at once; more wait in the listen queue

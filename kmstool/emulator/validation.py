@@ -11,13 +11,15 @@ No message repeats a value whose shape the model marks as sensitive.
 
 import base64
 import binascii
+import gzip
 import json
 import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from botocore.loaders import Loader
+import botocore
 
 from kmstool.emulator.refusal import Refusal, invalid
 
@@ -129,8 +131,14 @@ class ServiceModel:
 
 @cache
 def load_service_model() -> ServiceModel:
-    """The KMS model of the botocore that is installed; read once in a process."""
-    return ServiceModel(Loader().load_service_model("kms", "service-2"))
+    """The KMS model of the botocore that is installed; read once in a process.
+
+    Read as a file: botocore's own loader would prefer a model in the user's home directory, and
+    takes three times as long (measured: 20 ms of CPU time in place of 6).
+    """
+    folder = Path(botocore.__file__).parent / "data" / "kms"
+    newest = max(path for path in folder.iterdir() if path.is_dir())
+    return ServiceModel(json.loads(gzip.decompress((newest / "service-2.json.gz").read_bytes())))
 
 
 def write_answer(members: Parameters) -> bytes:
