@@ -153,10 +153,7 @@ def _moment(text: str) -> Decimal:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    try:
-        return Decimal(repr(moment.timestamp()))
-    except OverflowError:
-        raise ValueError from None
+    return Decimal(repr(moment.timestamp()))
 
 
 def _boolean(text: str) -> bool:

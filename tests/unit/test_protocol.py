@@ -95,6 +95,15 @@ def test_what_was_not_given_is_not_sent() -> None:
     assert set(json.loads(body)) == {"CiphertextBlob", "Recipient"}
 
 
+def test_nothing_is_a_dry_run_unless_asked() -> None:
+    for body in (decrypt(), derive(1), data_key(key_spec="AES_256")):
+        assert "DryRun" not in json.loads(body)
+    pair = protocol.build_generate_data_key_pair(
+        key_id=ARN, key_pair_spec="RSA_2048", recipient=RECIPIENT
+    )
+    assert set(json.loads(pair)) == {"KeyId", "KeyPairSpec", "Recipient"}
+
+
 def test_target_header() -> None:
     prefix = MODEL.metadata["targetPrefix"]
     for operation in Operation:
@@ -347,6 +356,11 @@ D, P, K = Operation.DECRYPT, Operation.GENERATE_DATA_KEY_PAIR, Operation.GENERAT
 def test_untrusted_members(operation: Operation, changes: dict[str, object], says: str) -> None:
     with pytest.raises(UntrustedAnswerError, match=says):
         parse_answer(operation, answer(operation, **changes))
+
+
+def test_a_body_of_the_largest_size_is_read() -> None:
+    body = answer(Operation.DECRYPT)
+    assert parse_answer(Operation.DECRYPT, body + b" " * (HTTP_BODY_MAX - len(body))).key_id == ARN
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,11 @@ def test_messages_are_one_printable_line(message: str, printed: str) -> None:
     assert error.kms_message == printed
 
 
+def test_a_message_of_the_largest_size_is_not_cut() -> None:
+    error = parse_error(Operation.DECRYPT, 400, {}, body("X", "x" * HTTP_MESSAGE_PRINT_MAX))
+    assert error.kms_message == "x" * HTTP_MESSAGE_PRINT_MAX
+
+
 def test_a_huge_message_is_cut() -> None:
     error = parse_error(Operation.DECRYPT, 400, {}, body("ValidationException", "x" * 100_000))
     assert len(error.kms_message) == HTTP_MESSAGE_PRINT_MAX

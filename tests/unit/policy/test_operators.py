@@ -91,6 +91,8 @@ DATES: list[Row] = [
     ("DateGreaterThan", ("2026-01-02",), ("2026-01-02T00:00:01Z",), True),
     ("DateGreaterThanEquals", ("2026-01-02",), ("2026-01-02",), True),
     ("DateGreaterThanEquals", ("2026-01-02",), ("2026-01-01",), False),
+    ("DateLessThan", ("0001-01-01T00:00:00Z",), ("0001-01-01T00:00:00+23:59",), True),
+    ("DateGreaterThan", ("9999-12-31T23:59:59Z",), ("9999-12-31T23:59:59-23:59",), True),
     ("DateLessThan", ("2026-01-02",), ("tomorrow",), None),
     ("DateLessThan", ("2026-01-02",), ("2026-13-01",), None),
 ]
