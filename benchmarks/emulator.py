@@ -38,9 +38,9 @@ from kmstool.emulator.principals import (
 from kmstool.emulator.signer import SigningChain
 from kmstool.emulator.validation import load_service_model, write_answer
 from kmstool.enclave.credentials import Credentials
-from kmstool.enclave.direct import Decrypted
 from kmstool.enclave.nsm import Nsm
 from kmstool.enclave.recipient import Recipient
+from kmstool.enclave.results import Decrypted
 from kmstool.enclave.sigv4 import sign
 from kmstool.protocol import Recipient as RecipientMember
 from kmstool.protocol import build_decrypt

@@ -1,0 +1,129 @@
+"""The front door: order of the checks, unknown targets, and a bug of the emulator."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from kmstool.emulator import kms as module
+from kmstool.emulator.authentication import HttpRequest
+from kmstool.emulator.kms import Kms, Record
+from kmstool.emulator.principals import ADMIN_ARN, default_principals
+from kmstool.emulator.server import HttpAnswer
+from kmstool.emulator.store import Store
+from kmstool.enclave.credentials import Credentials
+from kmstool.enclave.sigv4 import sign
+
+PRINCIPALS = default_principals()
+ADMIN = PRINCIPALS.named(ADMIN_ARN)
+
+
+class Door:
+    """A KMS without a server, and requests that the administrator signed."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.kms = Kms(
+            principals=PRINCIPALS,
+            store=Store(),
+            region="eu-west-1",
+            root_der=b"",
+            report=self.log.append,
+        )
+
+    def ask(
+        self, target: str, body: bytes = b"{}", *, path: str = "/", **changes: str
+    ) -> tuple[HttpAnswer, dict[str, Any]]:
+        headers = sign(
+            host="localhost",
+            region="eu-west-1",
+            target=target,
+            body=body,
+            credentials=Credentials(ADMIN.access_key_id, ADMIN.secret_access_key, None, None),
+            now=datetime.now(UTC),
+        )
+        lowered = {name.lower(): value for name, value in headers.items()}
+        lowered |= {name.replace("_", "-"): value for name, value in changes.items()}
+        answer = self.kms.handle(HttpRequest("POST", path, lowered, body))
+        return answer, json.loads(answer.body)
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+def test_an_answer(door: Door) -> None:
+    answer, body = door.ask("TrentService.ListKeys")
+    assert answer.status == 200
+    assert body == {"Keys": [], "Truncated": False}
+    headers = dict(answer.headers)
+    assert headers["content-type"] == "application/x-amz-json-1.1"
+    assert len(headers["x-amzn-requestid"]) == 36
+    assert headers["date"].endswith(" GMT")
+
+
+def test_an_error(door: Door) -> None:
+    answer, body = door.ask("TrentService.DescribeKey", b'{"KeyId":"alias/none"}')
+    assert answer.status == 400
+    assert body["__type"] == "NotFoundException"
+    assert "alias/none" in body["message"]
+    assert dict(answer.headers)["x-amzn-errortype"] == "NotFoundException"
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("TrentService.Nonsense", "UnknownOperationException"),
+        ("ListKeys", "UnknownOperationException"),
+        ("OtherService.ListKeys", "UnknownOperationException"),
+        ("TrentService.", "UnknownOperationException"),
+        ("TrentService.Sign", "UnsupportedOperationException"),
+        ("TrentService.CreateGrant", "UnsupportedOperationException"),
+    ],
+)
+def test_targets(door: Door, target: str, code: str) -> None:
+    assert door.ask(target)[1]["__type"] == code
+
+
+def test_paths_and_content_types(door: Door) -> None:
+    unknown = "UnknownOperationException"
+    assert door.ask("TrentService.ListKeys", path="/x")[1]["__type"] == unknown
+    assert door.ask("TrentService.ListKeys", path="/?a=b")[1]["__type"] == unknown
+
+
+def test_the_signature_is_looked_at_first(door: Door) -> None:
+    for target in ("TrentService.Nonsense", "TrentService.DescribeKey"):
+        answer, body = door.ask(target, b"not json", authorization="")
+        assert body["__type"] == "MissingAuthenticationTokenException"
+        assert answer.status == 400
+        _, body = door.ask(target, b"not json", x_amz_target="TrentService.ListKeys")
+        assert body["__type"] == "InvalidSignatureException"
+
+
+def test_a_bug_becomes_an_internal_error_without_its_text(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_call: object) -> dict[str, Any]:
+        raise RuntimeError("with a s3cret in it")
+
+    monkeypatch.setitem(module.OPERATIONS, "ListKeys", broken)
+    answer, body = door.ask("TrentService.ListKeys")
+    assert answer.status == 500
+    assert body["__type"] == "KMSInternalException"
+    assert "RuntimeError in broken" in door.log[-1]
+    assert "s3cret" not in door.log[-1] + answer.body.decode()
+
+
+def test_statuses(door: Door) -> None:
+    _, body = door.ask("TrentService.CreateKey")
+    request = {"KeyId": body["KeyMetadata"]["KeyId"], "KeySpec": "AES_256", "DryRun": True}
+    answer, body = door.ask("TrentService.GenerateDataKey", json.dumps(request).encode())
+    assert (answer.status, body["__type"]) == (412, "DryRunOperationException")
+
+
+def test_a_log_line_is_printable() -> None:
+    line = Record("id", operation="\x1b[31mX\n", detail="a\u202eb").line()
+    assert line.isprintable()
+    assert "?[31mX?" in line
