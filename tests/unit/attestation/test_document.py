@@ -222,6 +222,13 @@ def test_what_breaks_a_rule(make: Callable[[], bytes], message: str) -> None:
     assert caught.value.hint
 
 
+def test_a_field_that_is_not_known_may_be_of_a_newer_host() -> None:
+    with pytest.raises(DocumentError) as caught:
+        parse_document(document(CHAIN, x=1))
+    assert caught.value.hint is not None
+    assert "newer kmstool" in caught.value.hint
+
+
 def test_limits_are_accepted() -> None:
     parse_document(
         document(

@@ -153,6 +153,11 @@ def trailing_byte_in_certificate() -> tuple[Chain, bytes]:
     return CHAIN, document(CHAIN, certificate=CHAIN.leaf.der + b"\0")
 
 
+def rsa_leaf() -> tuple[Chain, bytes]:
+    chain = make_chain(leaf={"key": RSA})
+    return chain, cose(encode(fields(chain)), RSA, signature=bytes(96))
+
+
 def signed_by_another_ca() -> tuple[Chain, bytes]:
     impostor = replace(CHAIN.cas[1], key=p384())
     return CHAIN, document(Chain(CHAIN.root, CHAIN.cas, issue("leaf", impostor, ca=False)))
@@ -186,6 +191,7 @@ CHAIN_DEFECTS: list[tuple[str, Callable[[], tuple[Chain, bytes]], str]] = [
     ("P-256 leaf", chain_row(leaf={"key": P256}), "'CN=leaf' is not on P-384"),
     ("P-256 CA", chain_row(ca2={"key": P256}), "'CN=ca2' is not on P-384"),
     ("P-256 root", chain_row(root={"key": P256}), "'CN=root' is not on P-384"),
+    ("RSA leaf", rsa_leaf, "'CN=leaf' is not on P-384"),
     ("RSA CA", chain_row(ca2={"key": RSA}), "'CN=leaf' is not signed by ECDSA"),
     (
         "leaf signed with SHA-256",
@@ -295,6 +301,12 @@ def test_what_the_library_only_warns_of_is_refused_and_nothing_is_printed() -> N
 def test_a_broken_root_of_ones_own() -> None:
     with pytest.raises(DocumentError, match="the root is not a certificate"):
         check(document(CHAIN, cabundle=[b"no root"]), root=b"no root")
+
+
+@pytest.mark.parametrize("at", [NOW - HOUR, NOW + HOUR])
+def test_time_is_not_blamed_where_it_is_not_the_reason(at: datetime) -> None:
+    with pytest.raises(DocumentError, match="the leaf is a CA"):
+        check(ca_as_leaf()[1], at=at)
 
 
 def test_expired_says_when_and_what_to_do() -> None:
