@@ -131,8 +131,7 @@ def run(
         Emulator(folder, _options(values, report)) as emulator,
     ):
         variables = environment_around(os.environ, emulator.environment)
-        code = run_command(command, variables, mask=mask)
-    _explain_start(command, code)
+        code = run_command(command, variables, mask=mask, report=console.error)
     context.exit(code)
 
 
@@ -206,8 +205,7 @@ def enclave(context: click.Context, /, *, command: tuple[str, ...], **values: An
             ) as second,
         ):
             variables = {**os.environ, "KMSTOOL_EMULATOR": str(second.directory)}
-            code = run_command(command, variables, mask=mask)
-    _explain_start(command, code)
+            code = run_command(command, variables, mask=mask, report=console.error)
     context.exit(code)
 
 
@@ -249,19 +247,6 @@ def _failing(context: click.Context) -> Iterator[None]:
     except KmstoolError as error:
         console.error(str(error), error.hint)
         context.exit(EXIT_FAILED)
-
-
-def _explain_start(command: tuple[str, ...], code: int) -> None:
-    from kmstool.emulator.command import NOT_FOUND  # noqa: PLC0415
-
-    if code == NOT_FOUND and not _findable(command[0]):
-        console.error(f"cannot run {command[0]!r}: there is no such command")
-
-
-def _findable(name: str) -> bool:
-    import shutil  # noqa: PLC0415
-
-    return shutil.which(name) is not None
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ that none of them ends this process before its files are removed.
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from kmstool.errors import SettingError
@@ -38,11 +38,18 @@ def wait_for_end() -> int:
     return 128 + signal.sigwait(_ENDING)
 
 
-def run_command(arguments: Sequence[str], environ: Mapping[str, str], *, mask: set[int]) -> int:
+def run_command(
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    mask: set[int],
+    report: Callable[[str], None] = lambda _line: None,
+) -> int:
     """Runs the command to its end, with signals held.
 
     Args:
         mask: the signals that the command shall find blocked, as `held_signals` yields them.
+        report: gets a sentence where the command could not be started.
 
     Returns:
         its exit code; 128 + n where signal n ended it; 126 or 127 where it could not be started.
@@ -60,10 +67,10 @@ def run_command(arguments: Sequence[str], environ: Mapping[str, str], *, mask: s
             setsigmask=mask,
             setsigdef=[signal.SIGPIPE],  # Python ignores it, and a command would inherit that
         )
-    except (FileNotFoundError, NotADirectoryError):
-        return NOT_FOUND
-    except OSError:
-        return NOT_EXECUTABLE
+    except OSError as error:
+        report(f"cannot run {arguments[0]!r}: {error.strerror}")
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        return NOT_FOUND if missing else NOT_EXECUTABLE
     return _wait(process)
 
 
