@@ -70,5 +70,5 @@ _NO_TAGS = _EveryTag()
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error.__cause__ or error) or type(error).__name__
+    text = str(error.__cause__ or error)
     return "".join(c if c.isprintable() else "?" for c in text)[:200]

@@ -174,8 +174,7 @@ def _fields(data: bytes, name: str) -> dict[Any, Any]:
 
 
 def _bare(data: bytes, name: str) -> None:
-    answer = _answer(data, name)
-    if type(answer) is not str or answer != name:
+    if _answer(data, name) != name:
         raise _nonsense(name, "it is an answer of another kind")
 
 

@@ -400,11 +400,15 @@ def test_what_is_expected_and_not_there(name: str, value: object) -> None:
     assert caught.value.step == "expectations"
 
 
-def test_a_debug_enclave_is_named() -> None:
+@pytest.mark.parametrize(
+    ("index", "value", "named"),
+    [(0, 0, True), (2, 0, True), (3, 0, False), (0, 7, False), (2, 7, False)],
+)
+def test_a_debug_enclave_is_named(index: int, value: int, named: bool) -> None:
+    data = document(CHAIN, pcrs={index: bytes([value]) * 48})
     with pytest.raises(DocumentError) as caught:
-        check(FULL, expectations=Expectations(pcrs={0: b"\1" * 48}))
-    assert caught.value.hint is not None
-    assert "debug mode" in caught.value.hint
+        check(data, expectations=Expectations(pcrs={index: b"\1" * 48}))
+    assert ("debug mode" in (caught.value.hint or "")) is named
 
 
 @pytest.mark.parametrize(("age", "passes"), [(0, True), (300, True), (301, False)])

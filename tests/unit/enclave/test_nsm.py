@@ -100,6 +100,8 @@ ROUNDS: list[tuple[str, Call, object, object, object]] = [
     ),
     ("LockPCR", lambda nsm: nsm.lock_pcr(16), {"LockPCR": {"index": 16}}, "LockPCR", None),
     ("LockPCRs", lambda nsm: nsm.lock_pcrs(32), {"LockPCRs": {"range": 32}}, "LockPCRs", None),
+    ("LockPCRs of one", lambda nsm: nsm.lock_pcrs(1), {"LockPCRs": {"range": 1}}, "LockPCRs", None),
+    ("LockPCR zero", lambda nsm: nsm.lock_pcr(0), {"LockPCR": {"index": 0}}, "LockPCR", None),
 ]
 CALLS: dict[str, Call] = {name: call for name, call, *_ in ROUNDS if " " not in name}
 CALLS["Attestation"] = lambda nsm: nsm.attestation()
@@ -287,6 +289,14 @@ def test_the_longest_answer_is_read() -> None:
     assert Nsm(Canned(answer, raw=True)).attestation() == document
 
 
+@pytest.mark.parametrize(("module_id", "number"), [("i", 0), ("i" * 256, 65535)])
+def test_the_limits_of_a_description_are_accepted(module_id: str, number: int) -> None:
+    versions = dict.fromkeys(("version_major", "version_minor", "version_patch"), number)
+    answer = {**DESCRIPTION, **versions, "module_id": module_id, "max_pcrs": 1, "locked_pcrs": [0]}
+    description = Nsm(Canned({"DescribeNSM": answer})).describe_nsm()
+    assert description == NsmDescription((number,) * 3, module_id, 1, (0,), "SHA384")
+
+
 def test_a_field_that_a_newer_module_adds_is_passed_over() -> None:
     assert Nsm(Canned({"GetRandom": {"random": b"r", "source": "x"}})).get_random() == b"r"
 
@@ -440,6 +450,14 @@ def test_the_real_ioctl_on_what_is_no_module() -> None:
         transport.exchange(encode("GetRandom"))
     transport.close()
     transport.close()
+
+
+def test_close_closes_the_device(device: str) -> None:
+    transport = DevNsm(device, ioctl=Driver())
+    descriptor = transport._fd
+    transport.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 def test_the_device_is_not_inherited_by_children() -> None:
