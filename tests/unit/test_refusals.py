@@ -96,6 +96,8 @@ def test_a_request_id_that_is_none(value: str) -> None:
         (500, "KeyUnavailableException", True),
         (400, "ThrottlingException", True),
         (503, "", True),
+        (500, "", True),
+        (499, "", False),
         (400, "", False),
         (400, "AccessDeniedException", False),
         (400, "InvalidCiphertextException", False),

@@ -145,6 +145,8 @@ def test_a_session_as_principal() -> None:
     unknown = decide(allow, statement())
     assert not unknown.allowed
     assert "session is not known" in unknown.reason
+    assert not unknown.statements[0].principal_matched
+    assert not unknown.statements[0].matched
 
 
 # --- Actions and resources ---------------------------------------------------------------------

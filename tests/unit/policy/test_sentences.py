@@ -197,16 +197,16 @@ REASONS: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
         [conditions({"StringEquals": {"kms:ViaService": "x"}})],
         {},
         (
-            'statement "EnclaveDecrypt" cannot be decided, so the request is refused: kms:ViaService'
-            " is a condition key that this evaluator has no value for"
+            'statement "EnclaveDecrypt" cannot be decided, so the request is refused:'
+            " kms:ViaService is a condition key that this evaluator has no value for"
         ),
     ),
     (
         [conditions({"ForAllValues:StringEquals": {"kms:EncryptionContextKeys": ["a", "b"]}})],
         {"context": encryption_context_keys({"c": "1", "d": "2"})},
         (
-            'statement "EnclaveDecrypt" would allow it, but kms:EncryptionContextKeys is "c" and "d",'
-            ' and the policy wants each value to be "a" or "b"'
+            'statement "EnclaveDecrypt" would allow it, but kms:EncryptionContextKeys is "c" and'
+            ' "d", and the policy wants each value to be "a" or "b"'
         ),
     ),
     (
@@ -261,6 +261,8 @@ def test_two_long_values_are_never_shown_alike() -> None:
     """PCRs that differ in the last byte alone must not look the same in a refusal."""
     decision = decide(ENCLAVE, context=pcr0(b"\x22" * 47 + b"\x23"))
     assert "2223, and the policy wants" in decision.reason
+    near = decide(ENCLAVE, context=pcr0(b"\x22" * 46 + b"\x32\x22"))
+    assert "…" not in near.reason
 
 
 def test_the_zeros_of_other_pcrs_are_no_debug_mode() -> None:
@@ -281,12 +283,12 @@ def test_explain_puts_the_nearest_miss_first() -> None:
         "  yes  action: kms:Decrypt is among kms:Decrypt",
         f"  yes  resource: {KEY} is among *",
         (
-            "  no   StringEqualsIgnoreCase: kms:RecipientAttestation:PCR0 is 11111111…, and the policy"
-            " wants 22222222…"
+            "  no   StringEqualsIgnoreCase: kms:RecipientAttestation:PCR0 is 11111111…, and the"
+            " policy wants 22222222…"
         ),
         (
-            '  yes  StringEquals: "App" of the encryption context is "payroll", and the policy wants'
-            ' "payroll"'
+            '  yes  StringEquals: "App" of the encryption context is "payroll", and the policy'
+            ' wants "payroll"'
         ),
         'statement "Account" does not allow it',
         (
@@ -300,12 +302,12 @@ def test_explain_puts_the_nearest_miss_first() -> None:
         "  no   action: kms:Decrypt is not among kms:Encrypt",
         f"  yes  resource: {KEY} is among *",
         (
-            "  no   StringEqualsIgnoreCase: kms:RecipientAttestation:PCR0 is 11111111…, and the policy"
-            " wants 22222222…"
+            "  no   StringEqualsIgnoreCase: kms:RecipientAttestation:PCR0 is 11111111…, and the"
+            " policy wants 22222222…"
         ),
         (
-            '  yes  StringEquals: "App" of the encryption context is "payroll", and the policy wants'
-            ' "payroll"'
+            '  yes  StringEquals: "App" of the encryption context is "payroll", and the policy'
+            ' wants "payroll"'
         ),
         'statement "Never" does not deny it',
         f"  yes  principal: it names {ROOT}",
