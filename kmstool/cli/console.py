@@ -33,6 +33,13 @@ def trace(text: str) -> None:
     _line("trace", text)
 
 
+def end_echo() -> None:
+    """Ends the line in which a terminal shows the `^C` that somebody typed."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")
+
+
 def printable(text: str, *, keep: str = "") -> str:
     r"""`text` with every control, format and surrogate character written as an escape like `\x1b`.
 

@@ -45,6 +45,7 @@ def guarded(body: Callable[[], None], *, common: Common) -> int:
         # An extension module that is interrupted may raise something else in the signal's place.
         if signals.arrived is not None:
             message, code = _ENDINGS[signals.arrived]
+            console.end_echo()
             console.error(message)
         else:
             code = _report(error, verbose=common.verbose)

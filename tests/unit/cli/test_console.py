@@ -1,5 +1,7 @@
 """What reaches stderr is one line each, and no escape sequence."""
 
+import io
+
 import pytest
 
 from kmstool.caveats import CUSTOM_ROOTS, KMS_RANDOM
@@ -30,3 +32,15 @@ def test_each_caveat_once(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_closed_stderr_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", None)
     console.error("nobody hears this")
+
+
+def test_the_echo_of_ctrl_c_gets_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    console.end_echo()
+    console.error("interrupted")
+    assert terminal.getvalue() == "\nkmstool: error: interrupted\n"
