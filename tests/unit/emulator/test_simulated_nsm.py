@@ -101,6 +101,19 @@ def test_a_range_is_locked_from_zero(nsm: SimulatedNsm) -> None:
     assert locked["DescribeNSM"]["locked_pcrs"] == list(range(18))
 
 
+def test_all_of_them_may_be_locked(nsm: SimulatedNsm) -> None:
+    assert ask(nsm, {"LockPCRs": {"range": 32}}) == "LockPCRs"
+    assert list(parse_document(document_of(nsm)).pcrs) == list(range(32))
+
+
+def test_the_longest_request_is_read(nsm: SimulatedNsm) -> None:
+    request: dict[str, object] = {"DescribePCR": {"index": 0, "more": b""}}
+    spare = limits.NSM_REQUEST_MAX - len(encode(request)) - 2
+    request = {"DescribePCR": {"index": 0, "more": bytes(spare)}}
+    assert len(encode(request)) == limits.NSM_REQUEST_MAX
+    assert ask(nsm, request) == {"DescribePCR": {"lock": True, "data": PCR0}}
+
+
 @pytest.mark.parametrize(
     ("request_", "name"),
     [
