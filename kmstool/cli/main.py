@@ -11,6 +11,16 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 COMPLETION_VARIABLE = "_KMSTOOL_COMPLETE"
+# Commands that need a recipient key, which takes longer to make than all imports. This is a guess
+# at what Click will find (options may stand before the command); a wrong one costs only time.
+KEY_COMMANDS = {
+    "decrypt",
+    "derive-shared-secret",
+    "generate-data-key",
+    "generate-data-key-pair",
+    "generate-random",
+}
+ASKING_FOR_HELP = {"-h", "--help"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,6 +44,10 @@ def run() -> NoReturn:
     instruction = os.environ.get(COMPLETION_VARIABLE)
     if instruction:
         complete(instruction)
+    if not ASKING_FOR_HELP.intersection(sys.argv) and KEY_COMMANDS.intersection(sys.argv[1:4]):
+        from kmstool.enclave.recipient_key import make_key_early  # noqa: PLC0415
+
+        make_key_early()
     code = main(sys.argv[1:])
     from kmstool.cli.guard import leave  # noqa: PLC0415
 

@@ -303,14 +303,14 @@ class DirectKms:
         def prepare() -> tuple[bytes, AttestedKey]:
             nonlocal attested
             attested = self._recipient.attested_key()
-            self._tolerance.check(attested.caveats(self._clock()))  # (1)
+            self._tolerance.check(attested.caveats())  # (1)
             return build(RecipientInfo(attestation_document=attested.document)), attested  # (2)
 
         try:
             http_answer, used = self._exchange.call(operation, prepare)
         except KmsError as error:
             if dry_run and error.code == "DryRunOperationException" and attested is not None:
-                return DryRun(operation=operation, caveats=known + attested.caveats(self._clock()))
+                return DryRun(operation=operation, caveats=known + attested.caveats())
             raise _explained(error, attested) from None
 
         answer = parse_answer(operation, http_answer.body)  # (3)
@@ -320,7 +320,7 @@ class DirectKms:
 
         date = parse_http_date(http_answer.headers.get("date", ""))
         late = date is not None and abs(date - self._clock()) > limits.CLOCK_SKEW_MAX
-        caveats = known + used.caveats(self._clock()) + (CLOCK_SKEW,) * late
+        caveats = known + used.caveats() + (CLOCK_SKEW,) * late
         caveats = tuple(dict.fromkeys(caveats))
         self._tolerance.check(caveats)  # (4)
         return _Opened(answer=answer, plaintext=plaintext, caveats=caveats)

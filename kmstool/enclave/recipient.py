@@ -1,9 +1,9 @@
 """An ephemeral RSA key and the attestation document that carries it to KMS as `Recipient`.
 
-The key is made in a thread, beside imports and the TLS handshake: generation takes 35 ms at the
-median, with a long tail, and releases the interpreter's lock. The document is made when it is first
-needed and again before KMS would find it too old. A key and its document leave here together, as
-one `AttestedKey`: an answer is opened with the very key that its request carried.
+The key is made in a thread, beside imports and the TLS handshake (`recipient_key.py`). The document
+is made when it is first needed and again before KMS would find it too old. A key and its document
+leave here together, as one `AttestedKey`: an answer is opened with the very key that its request
+carried.
 
 Never: stores a key, hands out a private key, or uses a key beyond the limits in `limits.py`.
 """
@@ -20,6 +20,7 @@ from kmstool import cbor, limits
 from kmstool.caveats import CLOCK_SKEW, DEBUG_ENCLAVE, Caveat
 from kmstool.enclave import cms
 from kmstool.enclave.nsm import Nsm
+from kmstool.enclave.recipient_key import next_key
 from kmstool.errors import NsmError, SettingError
 
 _IMAGE_PCRS = (0, 1, 2)
@@ -31,13 +32,13 @@ class AttestedKey:
 
     Attributes:
         document: the COSE_Sign1 attestation document, 1 to 12,288 bytes.
-        timestamp: the document's own time, in seconds since 1970.
+        clock_offset: the document's timestamp less our clock when it was made, in seconds.
         image_pcrs: PCR0, PCR1 and PCR2 as the document has them, 48 bytes each.
         made_at: `time.monotonic()` at which the document was made, in seconds.
     """
 
     document: bytes = field(repr=False)
-    timestamp: float
+    clock_offset: float
     image_pcrs: tuple[bytes, ...] = field(repr=False)
     made_at: float
     _private_key: rsa.RSAPrivateKey = field(repr=False)
@@ -47,9 +48,9 @@ class AttestedKey:
         """True where all image PCRs are zero, which is how an enclave in debug mode attests."""
         return not any(any(pcr) for pcr in self.image_pcrs)
 
-    def caveats(self, now: float) -> tuple[Caveat, ...]:
-        """What the document says against trusting the enclave; `now` in seconds since 1970."""
-        skewed = abs(now - self.timestamp) > limits.CLOCK_SKEW_MAX
+    def caveats(self) -> tuple[Caveat, ...]:
+        """What the document says against trusting the enclave."""
+        skewed = abs(self.clock_offset) > limits.CLOCK_SKEW_MAX
         return (DEBUG_ENCLAVE,) * self.is_debug + (CLOCK_SKEW,) * skewed
 
     def unwrap(self, ciphertext_for_recipient: bytes) -> bytes:
@@ -78,6 +79,7 @@ class Recipient:
         *,
         nonce: bytes | None = None,
         user_data: bytes | None = None,
+        clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if nonce is not None and not (
@@ -96,6 +98,7 @@ class Recipient:
         self._nsm = nsm
         self._nonce = nonce
         self._user_data = user_data
+        self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._attested: AttestedKey | None = None
@@ -117,7 +120,7 @@ class Recipient:
         self._attested = None
         self._uses = 0
         self._key_started_at = self._monotonic()
-        self._key = _KeyInTheMaking()
+        self._key = next_key()
 
     def _attest(self, private_key: rsa.RSAPrivateKey) -> AttestedKey:
         made_at = self._monotonic()
@@ -130,34 +133,11 @@ class Recipient:
         timestamp, image_pcrs = _read_own_document(document)
         return AttestedKey(
             document=document,
-            timestamp=timestamp,
+            clock_offset=timestamp - self._clock(),
             image_pcrs=image_pcrs,
             made_at=made_at,
             _private_key=private_key,
         )
-
-
-class _KeyInTheMaking:
-    """An RSA key being generated in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._key: rsa.RSAPrivateKey | None = None
-        self._error: Exception | None = None
-        # No daemon: one that outlives the interpreter is killed inside Rust code, which aborts.
-        self._thread = threading.Thread(target=self._generate, name="recipient-key")
-        self._thread.start()
-
-    def _generate(self) -> None:
-        try:
-            self._key = rsa.generate_private_key(65537, limits.RECIPIENT_RSA_BITS)
-        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
-            self._error = error
-
-    def result(self) -> rsa.RSAPrivateKey:
-        self._thread.join()
-        if self._key is None:
-            raise self._error or RuntimeError("the key generation ended without a key")
-        return self._key
 
 
 def _read_own_document(document: bytes) -> tuple[float, tuple[bytes, ...]]:

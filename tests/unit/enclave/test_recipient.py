@@ -1,6 +1,7 @@
 """The recipient key and its document: fresh, bound to each other, within their limits."""
 
 import hashlib
+import time
 
 import cbor2
 import pytest
@@ -107,7 +108,7 @@ def test_user_data_beyond_the_module_s_limit_is_refused() -> None:
 def test_zero_image_pcrs_are_the_debug_mode() -> None:
     attested = Recipient(Nsm(InProcessNsm(pcrs={4: b"\x04" * 48}))).attested_key()
     assert attested.is_debug
-    assert attested.caveats(attested.timestamp) == (DEBUG_ENCLAVE,)
+    assert attested.caveats() == (DEBUG_ENCLAVE,)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -116,13 +117,23 @@ def test_one_image_pcr_that_is_set_is_not_the_debug_mode(index: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("skew", "expected"), [(59, ()), (-59, ()), (61, (CLOCK_SKEW,)), (-61, (CLOCK_SKEW,))]
+    ("skew", "expected"), [(58, ()), (-58, ()), (62, (CLOCK_SKEW,)), (-62, (CLOCK_SKEW,))]
 )
 def test_a_clock_that_differs_from_the_document_s_is_a_caveat(
     skew: float, expected: tuple[object, ...]
 ) -> None:
-    attested = Recipient(Nsm(InProcessNsm())).attested_key()
-    assert attested.caveats(attested.timestamp + skew) == expected
+    recipient = Recipient(Nsm(InProcessNsm()), clock=lambda: time.time() + skew)
+    assert recipient.attested_key().caveats() == expected
+
+
+def test_a_document_that_is_used_again_says_nothing_of_the_clock() -> None:
+    now, started = Clock(), time.time()
+    recipient = Recipient(
+        Nsm(InProcessNsm()), monotonic=now, clock=lambda: started + now() - Clock().now
+    )
+    recipient.attested_key()
+    now.now += limits.DOCUMENT_AGE_RENEW
+    assert recipient.attested_key().caveats() == ()
 
 
 @pytest.mark.parametrize(
