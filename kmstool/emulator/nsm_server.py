@@ -56,8 +56,6 @@ class NsmServer:
     def close(self) -> None:
         """Stops accepting, ends every connection, waits for the threads, removes the socket."""
         with self._lock:
-            if self._closing:
-                return
             self._closing = True
             connections = dict(self._connections)
         with contextlib.suppress(OSError):

@@ -161,13 +161,13 @@ def test_close_ends_everything_and_may_be_called_twice(path: str) -> None:
 
 
 def test_a_path_that_is_taken(server: NsmServer, path: str) -> None:
-    with pytest.raises(LocalFileError, match="cannot listen on"):
+    with pytest.raises(LocalFileError, match=r"cannot listen on .*: Address already in use"):
         NsmServer(echo, path)
     assert SimulatedNsmTransport(path).exchange(b"x") == b"<x>"
 
 
 def test_a_path_that_is_too_long(tmp_path: Path) -> None:
-    with pytest.raises(LocalFileError, match="cannot listen on") as caught:
+    with pytest.raises(LocalFileError, match=r"cannot listen on .*: AF_UNIX path too") as caught:
         NsmServer(echo, tmp_path / ("x" * 200))
     assert caught.value.hint is not None
     assert "107" in caught.value.hint
@@ -212,10 +212,10 @@ def test_what_is_no_answer(path: str, answer: bytes, message: str) -> None:
         thread.join()
 
 
-def test_the_longest_answer(path: str) -> None:
-    with NsmServer(lambda _: bytes(limits.NSM_RESPONSE_MAX), path):
-        answer = SimulatedNsmTransport(path).exchange(b"x")
-    assert len(answer) == limits.NSM_RESPONSE_MAX
+@pytest.mark.parametrize("length", [1, limits.NSM_RESPONSE_MAX])
+def test_answers_of_every_size_of_the_abi(path: str, length: int) -> None:
+    with NsmServer(lambda _: bytes(length), path):
+        assert SimulatedNsmTransport(path).exchange(b"x") == bytes(length)
 
 
 def test_it_stands_beside_an_image_alone() -> None:
