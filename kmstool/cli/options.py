@@ -7,8 +7,7 @@ A decorator here takes its own parameters away from the command and hands it one
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -196,8 +195,7 @@ def _context() -> click.Context:
     return click.get_current_context()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestOptions:
+class RequestOptions(NamedTuple):
     """What goes into the request beside its data; the names are those of `DirectKms`' methods."""
 
     encryption_context: dict[str, str] | None = None

@@ -17,12 +17,10 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from kmstool.cli.input import descriptor_of
 from kmstool.errors import LocalFileError
@@ -41,8 +39,7 @@ _HINTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """One result on its way out.
 
     Attributes:
@@ -50,8 +47,13 @@ class Output:
         target: a path, `-` for stdout even if that is a terminal, or None for stdout.
     """
 
-    data: bytes = field(repr=False)
+    # A tuple: making a dataclass costs every cold start 0.4 ms, eight times as much.
+    data: bytes
     target: str | None
+
+    def __repr__(self) -> str:
+        """Never the data."""
+        return f"Output(…, {self.target!r})"
 
 
 def deliver(outputs: Sequence[Output]) -> None:
@@ -147,7 +149,7 @@ class _Staging:
                 os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC,
             )
             # Listed before it exists, so that a signal between the two lines leaves nothing.
-            temporary = f".kmstool-{secrets.token_hex(8)}"
+            temporary = f".kmstool-{os.urandom(8).hex()}"
             self._files.append((directory, temporary, os.path.basename(real), target))  # noqa: PTH119
             _write_new(directory, temporary, output.data)
         except OSError as error:

@@ -2,8 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import click
 
@@ -25,8 +24,7 @@ class HasCaveats(Protocol):
 Result = TypeVar("Result", bound=HasCaveats)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class Destination(NamedTuple):
     """Where the results go, by the options of one command.
 
     Attributes:
@@ -37,7 +35,7 @@ class Destination:
 
     form: str
     main: str | None
-    others: Mapping[str, str | None] = field(default_factory=dict)
+    others: Mapping[str, str | None]
 
     def check(self) -> None:
         """Refuses targets that cannot be written, before anything is asked of KMS."""
