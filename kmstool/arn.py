@@ -213,7 +213,7 @@ def partition_of_region(region: str) -> Partition:
     # no label of a host name has, hence the tests of our own.
     if len(region) <= HOST_LABEL_MAX and _REGION.fullmatch(region):
         for partition in PARTITIONS:
-            if re.fullmatch(partition.region_regex, region, re.ASCII):
+            if re.fullmatch(partition.region_regex, region):
                 return partition
     raise SettingError(f"unknown region {_quote(region)}", hint=_region_hint(region))
 

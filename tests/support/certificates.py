@@ -52,12 +52,14 @@ class Authority:
         common_name: str = "leaf",
         not_before: timedelta = -DAY,
         not_after: timedelta = DAY,
+        usage: x509.ObjectIdentifier | None = None,
     ) -> str:
         """A certificate with its key in one PEM file; the path of it.
 
         Args:
             host: in subjectAltName; None for a certificate without that extension.
             not_before, not_after: from now.
+            usage: in extendedKeyUsage; None for a certificate without that extension.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
@@ -73,6 +75,8 @@ class Authority:
         if host is not None:
             names = x509.SubjectAlternativeName([x509.DNSName(host)])
             builder = builder.add_extension(names, critical=False)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
         certificate = builder.sign(self.key, hashes.SHA256())
         path = folder / f"leaf-{certificate.serial_number:x}.pem"
         path.write_bytes(

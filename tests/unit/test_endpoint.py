@@ -287,6 +287,20 @@ def test_vsock_that_does_not_answer(vsock: type[Vsock], monkeypatch: pytest.Monk
     assert vsock.made[0].seconds == 5.0, "one connect is bounded by CONNECT_TIMEOUT"
 
 
+def test_deadline_that_passes_during_a_connect(
+    vsock: type[Vsock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(self: Vsock, target: object) -> None:
+        time.sleep(self.seconds)
+        raise TimeoutError
+
+    monkeypatch.setattr(vsock, "connect", wait)
+    with pytest.raises(TransportError, match="used up during connecting to vsock") as caught:
+        connect(VsockAddress(3, 8000), Deadline(0.05))
+    assert not caught.value.retryable
+    assert vsock.made[0].seconds <= 0.05
+
+
 @pytest.mark.parametrize("number", [errno.ENODEV, errno.EAFNOSUPPORT])
 @pytest.mark.parametrize("where", ["failure", "creation"])
 def test_machine_without_vsock(

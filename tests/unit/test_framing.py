@@ -65,6 +65,7 @@ def test_vector(vector: dict[str, Any]) -> None:
         }[vector["expect"]]
         assert re.search(rule, str(caught.value))
         assert (vector["expect"] == "frame") == ("frame" in str(caught.value))
+        assert (vector["expect"] == "error") == ("gave no credentials" in str(caught.value))
         assert str(caught.value).isprintable()
         assert "wJalr" not in repr(caught.value) + str(caught.value.hint)
 
@@ -90,10 +91,19 @@ def test_the_specification_names_the_limits() -> None:
     assert f"{SESSION_TOKEN_MAX:,}" in text
 
 
-def test_frames_follow_one_another() -> None:
-    recv = stream(framing.build_frame({"n": 1}) + framing.build_frame({"n": 2}), 1000)
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_frames_follow_one_another(step: int) -> None:
+    recv = stream(framing.build_frame({"n": 1}) + framing.build_frame({"n": 2}), step)
     assert framing.read_frame(recv) == {"n": 1}
     assert framing.read_frame(recv) == {"n": 2}
+
+
+@pytest.mark.parametrize("length", [0, FRAME_MAX + 1, 0xFFFFFFFF])
+def test_a_length_out_of_bounds_is_refused_before_anything_is_read(length: int) -> None:
+    recv = stream(length.to_bytes(4, "big") + b"{}", 1000)
+    with pytest.raises(InputError, match=f"announces {length} bytes"):
+        framing.read_frame(recv)
+    assert recv(10) == b"{}"
 
 
 def test_largest_frame() -> None:

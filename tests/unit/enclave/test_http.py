@@ -426,6 +426,14 @@ def test_server_that_closed_an_idle_connection(pair: Pair) -> None:
     assert not connection.reusable
 
 
+def test_server_that_reset_an_idle_connection(pair: Pair) -> None:
+    connection, theirs = pair
+    post(connection, ANSWER, theirs)
+    connection._sock.sendall(b"never read")
+    theirs.close()  # with unread bytes, so that the other end gets ECONNRESET
+    assert not connection.reusable
+
+
 def test_bytes_without_a_request_end_the_connection(pair: Pair) -> None:
     """An answer that waits for the next request would be taken for its answer."""
     connection, theirs = pair

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from support.certificates import DAY, Authority
 from support.loopback import Handler, over_tls, serving, wait_for_close
 
@@ -123,6 +124,13 @@ def test_wrong_host(host: str | None, common_name: str, tmp_path: Path) -> None:
     error = refusal(presenting(ROOT.issue(tmp_path, host=host, common_name=common_name)))
     assert str(error) == "the certificate is not for localhost"
     assert "--host" in (error.hint or "")
+
+
+def test_certificate_for_clients(tmp_path: Path) -> None:
+    path = ROOT.issue(tmp_path, usage=ExtendedKeyUsageOID.CLIENT_AUTH)
+    error = refusal(presenting(path))
+    assert str(error).startswith("the certificate of localhost was refused: un")
+    assert "purpose" in str(error)
 
 
 def test_tls_1_2_server(tmp_path: Path) -> None:
