@@ -19,7 +19,9 @@ from support.processes import (
     run_kmstool,
 )
 
-ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount or to drop root")
+ROOT = pytest.mark.skipif(
+    os.geteuid() != 0 and not os.environ.get("CI"), reason="needs root to mount a tmpfs"
+)
 
 
 def names_in(directory: Path) -> list[str]:
@@ -73,12 +75,13 @@ def without_privilege() -> None:
 
     Another user could not even read this checkout's Python on many machines.
     """
+    if os.geteuid() != 0:
+        return
     libc = ctypes.CDLL(None)
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         assert libc.prctl(24, capability, 0, 0, 0) == 0  # PR_CAPBSET_DROP
 
 
-@ROOT
 @pytest.mark.parametrize("exists", [False, True])
 def test_no_permission(ground: Ground, exists: bool) -> None:
     closed = ground.work / "closed"
