@@ -196,9 +196,9 @@ def cose_signature(
     return r.to_bytes(length, "big") + s.to_bytes(length, "big")
 
 
-def new_key(curve: ec.EllipticCurve | None = None) -> ec.EllipticCurvePrivateKey:
-    """Returns a new private key, on P-384 unless another curve is named."""
-    return ec.generate_private_key(curve or ec.SECP384R1())
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """Returns a new private key on P-384."""
+    return ec.generate_private_key(ec.SECP384R1())
 
 
 def make_certificate(
