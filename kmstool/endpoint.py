@@ -23,9 +23,8 @@ from kmstool.limits import (
 )
 
 DIRECT_HINT: Final = (
-    "start the forwarder on the parent instance: `kmstool parent forward --listen vsock://:8000"
-    " --to kms.<region>.amazonaws.com:443`, or AWS' `vsock-proxy 8000 kms.<region>.amazonaws.com"
-    " 443`"
+    "start a forwarder on the parent instance, such as AWS' `vsock-proxy 8000"
+    " kms.<region>.amazonaws.com 443`"
 )
 
 

@@ -123,7 +123,7 @@ def parse_credentials_answer(message: Mapping[str, object]) -> Mapping[str, obje
     raise CredentialsError(
         f"the parent gave no credentials: {_printable(error['Code'])}:"
         f" {_printable(error['Message'])}",
-        hint="look at the output of `kmstool parent credentials` on the parent instance",
+        hint="look at the output of the credentials service on the parent instance",
     )
 
 

@@ -33,7 +33,7 @@ DECRYPT_IMPORTS = {
     "cli.output", "cli.results", "emulator", "emulator.nsm_transport", "enclave",
     "enclave.ber", "enclave.cms", "enclave.credentials", "enclave.direct", "enclave.exchange",
     "enclave.http", "enclave.nsm", "enclave.nsm_answers", "enclave.process",
-    "enclave.recipient", "enclave.results", "enclave.sigv4", "enclave.tls", "endpoint",
+    "enclave.recipient", "enclave.recipient_key", "enclave.results", "enclave.sigv4", "enclave.tls", "endpoint",
     "errors", "framing", "limits", "protocol", "refusals", "session", "strict_json",
 }  # fmt: skip
 NEVER = {
