@@ -276,25 +276,35 @@ class DirectKms:
         def build(recipient: RecipientInfo) -> bytes:
             return build_generate_random(number_of_bytes=number_of_bytes, recipient=recipient)
 
-        outcome = self._call(Operation.GENERATE_RANDOM, build, key=None, dry_run=False)
-        if isinstance(outcome, DryRun):
-            raise TypeError("GenerateRandom has no DryRun")
-        _check_length(outcome.plaintext, (number_of_bytes,))
-        return RandomBytes(plaintext=outcome.plaintext, caveats=outcome.caveats)
+        opened = self._open(Operation.GENERATE_RANDOM, build, key=None)
+        _check_length(opened.plaintext, (number_of_bytes,))
+        return RandomBytes(plaintext=opened.plaintext, caveats=opened.caveats)
 
     def _call(
         self,
         operation: Operation,
         build: Callable[[RecipientInfo], bytes],
         *,
-        key: KeyArn | AnyKey | UnpinnedKeyId | None,
+        key: KeyArn | AnyKey | UnpinnedKeyId,
         dry_run: bool,
     ) -> _Opened | DryRun:
-        known = self._caveats
-        if key is None:
-            known += (KMS_RANDOM,)
-        elif not isinstance(key, KeyArn):
-            known += (UNPINNED_KEY,)
+        try:
+            return self._open(operation, build, key=key)
+        except KmsError as error:
+            if not dry_run or error.code != "DryRunOperationException":
+                raise
+        # The document is the one that was just sent: it is kept for minutes.
+        caveats = self._known(key) + self._recipient.attested_key().caveats()
+        return DryRun(operation=operation, caveats=caveats)
+
+    def _open(
+        self,
+        operation: Operation,
+        build: Callable[[RecipientInfo], bytes],
+        *,
+        key: KeyArn | AnyKey | UnpinnedKeyId | None,
+    ) -> _Opened:
+        known = self._known(key)
         self._tolerance.check(known)
         # Bad arguments are refused before a key, a document or a connection is made for them.
         build(RecipientInfo(attestation_document=b"\0"))
@@ -309,8 +319,6 @@ class DirectKms:
         try:
             http_answer, used = self._exchange.call(operation, prepare)
         except KmsError as error:
-            if dry_run and error.code == "DryRunOperationException" and attested is not None:
-                return DryRun(operation=operation, caveats=known + attested.caveats())
             raise _explained(error, attested) from None
 
         answer = parse_answer(operation, http_answer.body)  # (3)
@@ -320,10 +328,15 @@ class DirectKms:
 
         date = parse_http_date(http_answer.headers.get("date", ""))
         late = date is not None and abs(date - self._clock()) > limits.CLOCK_SKEW_MAX
-        caveats = known + used.caveats() + (CLOCK_SKEW,) * late
-        caveats = tuple(dict.fromkeys(caveats))
+        caveats = tuple(dict.fromkeys(known + used.caveats() + (CLOCK_SKEW,) * late))
         self._tolerance.check(caveats)  # (4)
         return _Opened(answer=answer, plaintext=plaintext, caveats=caveats)
+
+    def _known(self, key: KeyArn | AnyKey | UnpinnedKeyId | None) -> tuple[Caveat, ...]:
+        """The caveats of an operation that are known before its request; no key: GenerateRandom."""
+        if key is None:
+            return (*self._caveats, KMS_RANDOM)
+        return self._caveats if isinstance(key, KeyArn) else (*self._caveats, UNPINNED_KEY)
 
 
 def _present(name: str, value: Value | None) -> Value:

@@ -76,7 +76,9 @@ class Exchange:
             CredentialsError: no usable credentials. Whatever `prepare` raises.
         """
         deadline = Deadline(self._timeout)
-        for attempt in range(1, limits.RETRY_ATTEMPTS + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return self._attempt(operation, prepare, deadline)
             except (TransportError, KmsError) as error:
@@ -87,7 +89,6 @@ class Exchange:
                     f" trying again in {pause:.2f} s"
                 )
                 self._sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
         """Closes the connection; the next call opens a new one."""
