@@ -57,6 +57,11 @@ CLOCK_SKEW = Caveat(
     "the enclave's clock differs by more than a minute from KMS' Date or the attestation"
     " document's timestamp",
 )
+RELAYED_ANSWER = Caveat(
+    "relayed-answer",
+    "the answer came through the parent, which may have chosen it or changed it, and learns about"
+    " the true one from whatever the program does with it",
+)
 
 CATALOGUE: dict[str, Caveat] = {
     caveat.code: caveat
@@ -69,6 +74,7 @@ CATALOGUE: dict[str, Caveat] = {
         CREDENTIALS_ON_COMMAND_LINE,
         RAW_SHARED_SECRET,
         CLOCK_SKEW,
+        RELAYED_ANSWER,
     )
 }
 

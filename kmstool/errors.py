@@ -94,6 +94,15 @@ class CmsError(UntrustedAnswerError):
     """The CMS in an answer is not the one EnvelopedData that KMS makes for our key (RFC 5652)."""
 
 
+class NotOpenedError(UntrustedAnswerError):
+    """What came over a relay, or a sealed file, does not open; which check failed is never said."""
+
+
+# The one text of `NotOpenedError`. Whoever altered it is asking a question, and a reason would be the
+# answer: docs/explanation/two-setups.md.
+NOT_OPENED = "it could not be opened: the key is not the right one, or it was altered"
+
+
 class CaveatRefused(KmstoolError):  # noqa: N818 - it is a decision of the caller's, not a fault
     """Under strict handling, a result carries a caveat that the caller did not allow."""
 
