@@ -33,8 +33,9 @@ DECRYPT_IMPORTS = {
     "cli.output", "cli.results", "emulator", "emulator.nsm_transport", "enclave",
     "enclave.ber", "enclave.cms", "enclave.credentials", "enclave.direct", "enclave.exchange",
     "enclave.http", "enclave.nsm", "enclave.nsm_answers", "enclave.process",
-    "enclave.recipient", "enclave.recipient_key", "enclave.results", "enclave.sigv4", "enclave.tls", "endpoint",
-    "errors", "framing", "limits", "protocol", "refusals", "session", "strict_json",
+    "enclave.recipient", "enclave.recipient_key", "enclave.results", "enclave.sigv4",
+    "enclave.tls", "endpoint", "errors", "framing", "limits", "protocol", "refusals",
+    "session", "strict_json",
 }  # fmt: skip
 NEVER = {
     "asyncio", "boto3", "botocore", "concurrent", "email", "http", "jmespath", "logging",
