@@ -98,7 +98,7 @@ class NotOpenedError(UntrustedAnswerError):
     """What came over a relay, or a sealed file, does not open; which check failed is never said."""
 
 
-# The one text of `NotOpenedError`. Whoever altered it is asking a question, and a reason would be
+# The one text of `NotOpenedError`. Whoever altered it asks a question by that, and a reason would be
 # the answer: docs/explanation/two-setups.md.
 NOT_OPENED = "it could not be opened: the key is not the right one, or it was altered"
 
