@@ -65,7 +65,8 @@ def run_command(
             list(arguments),
             dict(environ),
             setsigmask=mask,
-            setsigdef=[signal.SIGPIPE],  # Python ignores it, and a command would inherit that
+            # Python ignores these two, and a command would inherit that.
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )
     except OSError as error:
         report(f"cannot run {arguments[0]!r}: {error.strerror}")

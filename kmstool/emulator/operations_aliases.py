@@ -32,12 +32,10 @@ def create_alias(call: Call) -> Parameters:
 def update_alias(call: Call) -> Parameters:
     """UpdateAlias: both keys have to be of one type and usage."""
     name = _alias_name(call)
-    alias = _find(call, name)
-    old = call.store.key(alias.target, call.now)
-    if old is not None:
-        call.authorise(old)
+    alias, old = _find(call, name)
+    call.authorise(old)
     key = _target(call)
-    if old is not None and (old.is_symmetric, old.usage) != (key.is_symmetric, key.usage):
+    if (old.is_symmetric, old.usage) != (key.is_symmetric, key.usage):
         raise invalid("The current and the new KMS key must be of the same type and key usage.")
     call.store.put_alias(replace(alias, target=key.key_id, updated=round(call.now, 3)))
     return {}
@@ -45,10 +43,8 @@ def update_alias(call: Call) -> Parameters:
 
 def delete_alias(call: Call) -> Parameters:
     """DeleteAlias: the key itself stays."""
-    alias = _find(call, _alias_name(call))
-    key = call.store.key(alias.target, call.now)
-    if key is not None:
-        call.authorise(key)
+    alias, key = _find(call, _alias_name(call))
+    call.authorise(key)
     call.store.delete_alias(alias)
     return {}
 
@@ -86,12 +82,13 @@ def _alias_name(call: Call) -> str:
     return name
 
 
-def _find(call: Call, name: str) -> Alias:
+def _find(call: Call, name: str) -> tuple[Alias, Key]:
     alias = call.store.alias(call.account_id, name)
-    if alias is None:
+    key = None if alias is None else call.store.key(alias.target, call.now)
+    if alias is None or key is None:  # deleted by now, and its aliases with it
         arn = call.arn_of(call.account_id, name)
         raise Refusal("NotFoundException", f"Alias {arn} is not found.")
-    return alias
+    return alias, key
 
 
 def _target(call: Call) -> Key:

@@ -1,15 +1,11 @@
 """The errors that the emulated KMS answers with: KMS' codes, and the HTTP status of each.
 
 A `Refusal` is an answer to a client, not a fault of this program, so it is no `KmstoolError`.
-Source of the codes: botocore's KMS service model; of the signature errors: AWS' "Common errors".
+Source of the codes: botocore's KMS service model; of the signature errors: AWS' "Common errors";
+of the statuses: KMS API reference (400 for every client's fault, DryRunOperationException too).
 """
 
-_STATUS = {
-    "DependencyTimeoutException": 503,
-    "DryRunOperationException": 412,
-    "KMSInternalException": 500,
-    "KeyUnavailableException": 500,
-}
+_SERVER_FAULTS = ("DependencyTimeoutException", "KMSInternalException", "KeyUnavailableException")
 
 
 class Refusal(Exception):  # noqa: N818 - it is the answer that a client gets, not a fault of ours
@@ -25,7 +21,7 @@ class Refusal(Exception):  # noqa: N818 - it is the answer that a client gets, n
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
-        self.status = _STATUS.get(code, 400)
+        self.status = 500 if code in _SERVER_FAULTS else 400
 
 
 def invalid(message: str) -> Refusal:

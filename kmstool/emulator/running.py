@@ -40,10 +40,6 @@ DEFAULT_REGION = "eu-west-1"
 NitroRoot = Literal["simulated", "aws"]
 
 
-def _ignore(_line: str) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatorOptions:
     """What may be chosen about an emulator.
@@ -68,7 +64,7 @@ class EmulatorOptions:
     nitro_root: NitroRoot = "simulated"
     store: Path | None = None
     port: int = 0
-    report: Callable[[str], None] = _ignore
+    report: Callable[[str], None] = lambda _line: None
     clock: Callable[[], float] = time.time
 
 
@@ -78,7 +74,7 @@ class Emulator:
     Attributes:
         directory: where the files are; it has to exist and is not removed.
         chain: the simulated hypervisor's keys.
-        nsm: the security module, for tests that look inside.
+        nsm, store: the security module and the keys, for tests that look inside.
         admin: the principal that AWS SDKs act as.
         enclave: the principal that kmstool acts as, or None where the file names no such role.
 
@@ -98,11 +94,11 @@ class Emulator:
         simulated = options.nitro_root == "simulated"
         authority = Authority()
         with contextlib.ExitStack() as stack:
-            store = Store(options.store)
-            stack.callback(store.close)
+            self.store = Store(options.store)
+            stack.callback(self.store.close)
             self.kms = Kms(
                 principals=self.principals,
-                store=store,
+                store=self.store,
                 region=options.region,
                 root_der=self.chain.root_der if simulated else nitro_root_der(),
                 shapes=options.shapes,

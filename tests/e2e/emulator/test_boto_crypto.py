@@ -63,6 +63,28 @@ def test_re_encrypt(kms: Any) -> None:
     assert (opened["Plaintext"], opened["KeyId"]) == (b"x", new)
 
 
+def test_re_encrypt_between_kinds_of_keys(kms: Any) -> None:
+    symmetric = make_key(kms)
+    rsa_key = make_key(kms, KeySpec="RSA_2048", KeyUsage="ENCRYPT_DECRYPT")
+    algorithm = "RSAES_OAEP_SHA_256"
+    blob = kms.encrypt(KeyId=symmetric, Plaintext=b"x")["CiphertextBlob"]
+    there = kms.re_encrypt(
+        CiphertextBlob=blob,
+        DestinationKeyId=rsa_key,
+        DestinationEncryptionAlgorithm=algorithm,
+    )
+    assert "SourceKeyMaterialId" in there
+    assert "DestinationKeyMaterialId" not in there
+    back = kms.re_encrypt(
+        CiphertextBlob=there["CiphertextBlob"],
+        SourceKeyId=rsa_key,
+        SourceEncryptionAlgorithm=algorithm,
+        DestinationKeyId=symmetric,
+    )
+    assert "SourceKeyMaterialId" not in back
+    assert kms.decrypt(CiphertextBlob=back["CiphertextBlob"])["Plaintext"] == b"x"
+
+
 @pytest.mark.parametrize("algorithm", ["RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"])
 def test_rsa(kms: Any, algorithm: str) -> None:
     arn = make_key(kms, KeySpec="RSA_2048", KeyUsage="ENCRYPT_DECRYPT")
@@ -257,6 +279,15 @@ def test_dry_run(kms: Any, emulator: RunningEmulator) -> None:
         (kms.decrypt, {"CiphertextBlob": blob, "DryRun": True}),
         (kms.decrypt, {"KeyId": arn, "DryRun": True, "DryRunModifiers": ["IGNORE_CIPHERTEXT"]}),
         (kms.re_encrypt, {"CiphertextBlob": blob, "DestinationKeyId": arn, "DryRun": True}),
+        (
+            kms.re_encrypt,
+            {
+                "SourceKeyId": arn,
+                "DestinationKeyId": arn,
+                "DryRun": True,
+                "DryRunModifiers": ["IGNORE_CIPHERTEXT"],
+            },
+        ),
         (kms.generate_data_key, {"KeyId": arn, "KeySpec": "AES_256", "DryRun": True}),
         (kms.generate_data_key_pair, {"KeyId": arn, "KeyPairSpec": "RSA_4096", "DryRun": True}),
     ):

@@ -5,17 +5,24 @@ Oracles: botocore signs, serialises and parses; cryptography reads public keys.
 
 import datetime
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from support.emulator import RunningEmulator
+from support.emulator import RunningEmulator, running_emulator
 from support.kms_calls import locked_policy, make_key, refused
 
 from kmstool.emulator.kms import OPERATIONS
 from kmstool.emulator.pcrs import label_pcrs
+from kmstool.emulator.principals import (
+    ADMIN_ARN,
+    Principal,
+    collect_principals,
+    default_principals,
+)
 
 
 def test_every_operation_has_a_test_here() -> None:
@@ -118,6 +125,8 @@ def test_a_policy_that_locks_out_its_author(kms: Any) -> None:
     )
     refused("MalformedPolicyDocumentException", kms.put_key_policy, KeyId=arn, Policy=policy)
     refused("MalformedPolicyDocumentException", kms.create_key, Policy=policy)
+    made = make_key(kms, Policy=policy, BypassPolicyLockoutSafetyCheck=True)
+    refused("AccessDeniedException", kms.put_key_policy, KeyId=made, Policy=policy)
     kms.put_key_policy(KeyId=arn, Policy=policy, BypassPolicyLockoutSafetyCheck=True)
     refused("AccessDeniedException", kms.put_key_policy, KeyId=arn, Policy=policy)
 
@@ -213,3 +222,37 @@ def test_keys_that_do_not_exist(kms: Any, name: str) -> None:
 
 def test_some_operations_take_no_alias(kms: Any) -> None:
     refused("InvalidArnException", kms.disable_key, KeyId="alias/none")
+
+
+def test_keys_and_aliases_of_another_account() -> None:
+    other = Principal(
+        access_key_id="AKIAOTHER00000000000",
+        secret_access_key="other",
+        arn="arn:aws:iam::444455556666:role/other",
+        iam_allows=("kms:*",),
+    )
+    principals = collect_principals([*default_principals().by_access_key.values(), other])
+    with running_emulator(principals=principals) as emulator:
+        kms, theirs = emulator.admin_client(), emulator.client(other)
+        arn = make_key(kms)
+        assert theirs.list_keys()["Keys"] == []
+        refused("NotFoundException", theirs.describe_key, KeyId=arn.rpartition("/")[2])
+        refused("AccessDeniedException", theirs.describe_key, KeyId=arn)
+        refused("NotFoundException", theirs.create_alias, AliasName="alias/x", TargetKeyId=arn)
+        policy = json.loads(kms.get_key_policy(KeyId=arn)["Policy"])
+        policy["Statement"][0]["Principal"]["AWS"] = [ADMIN_ARN, other.arn]
+        kms.put_key_policy(KeyId=arn, Policy=json.dumps(policy))
+        assert theirs.describe_key(KeyId=arn)["KeyMetadata"]["AWSAccountId"] == "111122223333"
+
+
+def test_a_key_whose_waiting_period_is_over() -> None:
+    # The signature's time has to fit the clock, so the store is asked as of later.
+    with running_emulator() as emulator:
+        kms = emulator.admin_client()
+        arn = make_key(kms)
+        kms.create_alias(AliasName="alias/gone", TargetKeyId=arn)
+        kms.schedule_key_deletion(KeyId=arn, PendingWindowInDays=7)
+        key = emulator.emulator.store.key(arn.rpartition("/")[2], time.time() + 7.1 * 86_400)
+        assert key is None
+        refused("NotFoundException", kms.describe_key, KeyId=arn)
+        refused("NotFoundException", kms.delete_alias, AliasName="alias/gone")

@@ -250,6 +250,11 @@ def test_session_tokens() -> None:
     )
 
 
+def test_a_request_without_host() -> None:
+    request = in_authorization(with_header(signed(), "host", None), ";host;", ";")
+    assert "'Host' must be" in refusal(request).message
+
+
 def test_a_signed_header_that_is_not_there() -> None:
     request = in_authorization(signed(), "content-type;host;", "content-type;host;if-match;")
     assert "if-match" in refusal(request).message

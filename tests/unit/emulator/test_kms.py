@@ -4,7 +4,10 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import botocore.credentials
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 
 from kmstool.emulator import kms as module
 from kmstool.emulator.authentication import HttpRequest
@@ -93,6 +96,23 @@ def test_paths_and_content_types(door: Door) -> None:
     assert door.ask("TrentService.ListKeys", path="/?a=b")[1]["__type"] == unknown
 
 
+def test_another_content_type(door: Door) -> None:
+    request = AWSRequest(
+        method="POST",
+        url="https://localhost/",
+        data=b"{}",
+        headers={
+            "Content-Type": "application/x-amz-json-1.0",
+            "X-Amz-Target": "TrentService.ListKeys",
+        },
+    )
+    credentials = botocore.credentials.Credentials(ADMIN.access_key_id, ADMIN.secret_access_key)
+    SigV4Auth(credentials, "kms", "eu-west-1").add_auth(request)
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    answer = door.kms.handle(HttpRequest("POST", "/", {"host": "localhost"} | headers, b"{}"))
+    assert json.loads(answer.body)["__type"] == "UnknownOperationException"
+
+
 def test_the_signature_is_looked_at_first(door: Door) -> None:
     for target in ("TrentService.Nonsense", "TrentService.DescribeKey"):
         answer, body = door.ask(target, b"not json", authorization="")
@@ -120,7 +140,7 @@ def test_statuses(door: Door) -> None:
     _, body = door.ask("TrentService.CreateKey")
     request = {"KeyId": body["KeyMetadata"]["KeyId"], "KeySpec": "AES_256", "DryRun": True}
     answer, body = door.ask("TrentService.GenerateDataKey", json.dumps(request).encode())
-    assert (answer.status, body["__type"]) == (412, "DryRunOperationException")
+    assert (answer.status, body["__type"]) == (400, "DryRunOperationException")
 
 
 def test_a_log_line_is_printable() -> None:

@@ -1,0 +1,88 @@
+"""Commands run as a shell would: codes, signals, and what the command finds blocked or ignored."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from kmstool.emulator.command import held_signals, run_command, wait_for_end
+from kmstool.errors import SettingError
+
+
+def run(*arguments: str) -> int:
+    with held_signals() as mask:
+        return run_command(arguments, os.environ, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("true",), 0),
+        (("sh", "-c", "exit 200"), 200),
+        (("sh", "-c", "kill -INT $$"), 130),
+        (("sh", "-c", "kill -KILL $$"), 137),
+    ],
+)
+def test_codes(arguments: tuple[str, ...], code: int) -> None:
+    assert run(*arguments) == code
+
+
+@pytest.mark.parametrize(("name", "code"), [("/no/such/command", 127), ("/", 126)])
+def test_commands_that_do_not_start(name: str, code: int) -> None:
+    said: list[str] = []
+    with held_signals() as mask:
+        assert run_command([name], {}, mask=mask, report=said.append) == code
+    assert said == [f"cannot run {name!r}: {os.strerror(2 if code == 127 else 13)}"]
+
+
+def test_no_command() -> None:
+    with pytest.raises(SettingError):
+        run()
+
+
+def test_the_command_s_signals_are_as_ours_were() -> None:
+    # SigBlk and SigIgn of proc(5), the signals 1 to 31 of them.
+    script = """
+        for name in SigBlk SigIgn; do
+            set -- $(grep "^$name" /proc/self/status)
+            [ $((0x$2 & 0x7fffffff)) = 0 ] || exit 1
+        done
+    """
+    assert run("sh", "-c", script) == 0
+
+
+def soon(action: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(0.2, action)
+    timer.start()
+    return timer
+
+
+def to_this_thread(number: signal.Signals) -> threading.Timer:
+    """Sends a signal to the main thread alone: others of this process do not hold it back."""
+    thread = threading.main_thread().ident
+    assert thread is not None
+    return soon(lambda: signal.pthread_kill(thread, number))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_signals_are_passed_on(number: signal.Signals) -> None:
+    with held_signals() as mask:
+        timer = to_this_thread(number)
+        assert run_command(["sleep", "20"], os.environ, mask=mask) == 128 + number
+        timer.join()
+
+
+def test_waiting_for_the_end() -> None:
+    with held_signals():
+        timer = to_this_thread(signal.SIGTERM)
+        assert wait_for_end() == 143
+        timer.join()
+
+
+def test_the_mask_is_given_back() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with held_signals():
+        assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
