@@ -265,7 +265,7 @@ def _named_folder(name: str | None) -> Iterator[Path]:
         with _temporary_folder() as folder:
             yield folder
         return
-    folder = Path(name).absolute()
+    folder = Path(name).resolve()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:

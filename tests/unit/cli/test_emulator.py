@@ -102,7 +102,7 @@ def test_serve(named: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     lines = capfd.readouterr().out.splitlines()
     assert all(line.startswith("export ") for line in lines)
     if named:
-        assert f"export KMSTOOL_EMULATOR={tmp_path / 'd'}" in lines
+        assert f"export KMSTOOL_EMULATOR={(tmp_path / 'd').resolve()}" in lines
         assert list((tmp_path / "d").iterdir()) == []
 
 
