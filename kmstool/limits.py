@@ -54,6 +54,7 @@ RANDOM_BYTES_MAX = 1_024  # NumberOfBytes of GenerateRandom and GenerateDataKey
 PUBLIC_KEY_MAX = 8_192  # bytes; PublicKey of DeriveSharedSecret
 ENCRYPTION_CONTEXT_MAX = 8_192  # bytes of keys and values together
 POLICY_MAX = 32_768  # bytes of a key policy; KMS' quota (the service model's 131,072 is not it)
+POLICY_IMAGES_MAX = 16  # images of one locked key: 800 bytes each, far inside POLICY_MAX
 
 # --- HTTP --------------------------------------------------------------------------------------
 HTTP_STATUS_LINE_MAX = 512  # bytes
