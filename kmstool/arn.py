@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from kmstool.caveats import UNPINNED_KEY, Caveat
 from kmstool.errors import SettingError
 from kmstool.limits import HOST_LABEL_MAX, HOST_MAX, KEY_ID_MAX
 
@@ -147,8 +146,6 @@ class KeyArn:
 @dataclass(frozen=True, slots=True)
 class AnyKey:
     """Stands where a `KeyArn` should: whoever supplied the credentials then chooses the key."""
-
-    caveat: Caveat = UNPINNED_KEY
 
 
 ANY_KEY: Final = AnyKey()

@@ -8,8 +8,7 @@ from botocore.config import Config
 from botocore.session import Session
 
 from kmstool import arn
-from kmstool.arn import ANY_KEY, KeyArn, kms_host, parse_host, parse_key_arn, partition_of_region
-from kmstool.caveats import UNPINNED_KEY
+from kmstool.arn import KeyArn, kms_host, parse_host, parse_key_arn, partition_of_region
 from kmstool.errors import SettingError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,7 +186,3 @@ def test_host(text: str, host: str) -> None:
 def test_no_host(text: str, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         parse_host(text)
-
-
-def test_any_key_carries_its_caveat() -> None:
-    assert ANY_KEY.caveat is UNPINNED_KEY
