@@ -23,7 +23,6 @@ from kmstool.framing import build_credentials_request, parse_credentials_answer,
 from kmstool.limits import (
     ACCESS_KEY_ID_MAX,
     CREDENTIALS_MAX,
-    DEADLINE,
     SECRET_ACCESS_KEY_MAX,
     SESSION_TOKEN_MAX,
 )
@@ -180,7 +179,7 @@ def credentials_from_message(members: Mapping[str, object]) -> Credentials:
     return _checked(*values)
 
 
-def credentials_from_file(path: str, deadline: Deadline | None = None) -> Credentials:
+def credentials_from_file(path: str, deadline: Deadline) -> Credentials:
     """Reads `parse_credentials`' JSON from a regular file or a named pipe.
 
     Raises:
@@ -203,7 +202,7 @@ def credentials_from_file(path: str, deadline: Deadline | None = None) -> Creden
     return parse_credentials(data)
 
 
-def credentials_from_descriptor(fd: int, deadline: Deadline | None = None) -> Credentials:
+def credentials_from_descriptor(fd: int, deadline: Deadline) -> Credentials:
     """Reads `parse_credentials`' JSON from an open descriptor, to its end; it stays open.
 
     A regular file is read from its start each time, so credentials can be loaded again; what came
@@ -309,8 +308,7 @@ def _parse_source_address(source: str) -> Address:
         ) from None
 
 
-def _read_descriptor(fd: int, what: str, deadline: Deadline | None) -> bytes:
-    deadline = deadline or Deadline(DEADLINE)
+def _read_descriptor(fd: int, what: str, deadline: Deadline) -> bytes:
     data = bytearray()
     try:
         mode = os.fstat(fd).st_mode

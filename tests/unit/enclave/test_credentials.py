@@ -263,7 +263,7 @@ def test_file(tmp_path: Path) -> None:
     path = tmp_path / "credentials.json"
     path.write_bytes(document())
     for _ in range(2):
-        assert credentials_from_file(str(path)) == EXPECTED
+        assert credentials_from_file(str(path), Deadline(5)) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -285,13 +285,13 @@ def test_file_that_is_refused(name: str, message: str, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         with pytest.raises(CredentialsError, match=message):
-            credentials_from_file(str(tmp_path / name))
+            credentials_from_file(str(tmp_path / name), Deadline(5))
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", "/dev/null", "/dev/zero"])
 def test_path_that_is_refused(path: str) -> None:
     with pytest.raises(CredentialsError, match=r"empty or holds a NUL|neither a regular file"):
-        credentials_from_file(path)
+        credentials_from_file(path, Deadline(5))
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     path.write_bytes(b"nonsense")
     before = os.listdir("/proc/self/fd")  # noqa: PTH208
     with pytest.raises(CredentialsError):
-        credentials_from_file(str(path))
+        credentials_from_file(str(path), Deadline(5))
     assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
 
 
@@ -340,7 +340,7 @@ def test_descriptor_of_a_pipe_is_read_to_its_end_and_stays_open() -> None:
     reader, writer = os.pipe()
     os.write(writer, document())
     os.close(writer)
-    assert credentials_from_descriptor(reader) == EXPECTED
+    assert credentials_from_descriptor(reader, Deadline(5)) == EXPECTED
     assert os.read(reader, 1) == b""
     os.close(reader)
 
@@ -370,7 +370,7 @@ def test_endless_pipe_is_bounded() -> None:
 
 def test_descriptor_that_is_not_open() -> None:
     with pytest.raises(CredentialsError, match="could not be read: Bad file descriptor"):
-        credentials_from_descriptor(9999)
+        credentials_from_descriptor(9999, Deadline(5))
 
 
 # --- the parent --------------------------------------------------------------------------------
