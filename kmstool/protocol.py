@@ -28,7 +28,6 @@ from kmstool.limits import (
     PUBLIC_KEY_MAX,
     RANDOM_BYTES_MAX,
 )
-from kmstool.refusals import parse_error
 from kmstool.strict_json import read_object
 
 __all__ = [
@@ -41,11 +40,8 @@ __all__ = [
     "build_generate_data_key_pair",
     "build_generate_random",
     "parse_answer",
-    "parse_error",
     "target_header",
 ]
-
-CONTENT_TYPE: Final = "application/x-amz-json-1.1"
 
 ENCRYPTION_ALGORITHMS: Final = (
     "SYMMETRIC_DEFAULT",

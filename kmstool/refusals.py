@@ -127,6 +127,3 @@ HINTS: Final[Mapping[str, str]] = {
     " with these parameters",
     "ValidationException": "KMS' message names the member of the request that it refuses",
 }
-
-# Codes which say everything themselves; the caller of a dry run treats this one as success.
-NEEDS_NO_HINT: Final = frozenset({"DryRunOperationException"})

@@ -3,7 +3,8 @@
 import json
 
 from kmstool.errors import UntrustedAnswerError
-from kmstool.protocol import Operation, parse_answer, parse_error
+from kmstool.protocol import Operation, parse_answer
+from kmstool.refusals import parse_error
 
 OPERATIONS = tuple(Operation)
 UNATTESTED = ("Plaintext", "PrivateKeyPlaintext", "SharedSecret")

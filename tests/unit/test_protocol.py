@@ -10,6 +10,7 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
 from kmstool import protocol
+from kmstool.enclave.sigv4 import CONTENT_TYPE
 from kmstool.errors import InputError, KmstoolError, SettingError, UntrustedAnswerError
 from kmstool.limits import CIPHERTEXT_MAX, CMS_MAX, HTTP_BODY_MAX, PUBLIC_KEY_MAX
 from kmstool.protocol import Operation, Recipient, parse_answer
@@ -108,7 +109,7 @@ def test_target_header() -> None:
     prefix = MODEL.metadata["targetPrefix"]
     for operation in Operation:
         assert protocol.target_header(operation) == f"{prefix}.{operation.value}"
-    assert protocol.CONTENT_TYPE.endswith(MODEL.metadata["jsonVersion"])
+    assert CONTENT_TYPE.endswith(MODEL.metadata["jsonVersion"])
 
 
 @pytest.mark.parametrize(
