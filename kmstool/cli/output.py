@@ -19,7 +19,6 @@ import json
 import os
 import stat
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from kmstool.cli.input import descriptor_of
@@ -123,12 +122,7 @@ class _Staging:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for directory, temporary, _, _ in self._files:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=directory)
