@@ -14,7 +14,6 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from struct import Struct
-from types import TracebackType
 from typing import Final, Protocol, Self
 
 from cbor2 import dumps
@@ -107,12 +106,7 @@ class Nsm:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _exchange(self, name: str, fields: Mapping[str, object] | None = None) -> bytes:
