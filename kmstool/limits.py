@@ -46,7 +46,6 @@ CMS_PLAINTEXT_MAX = 8_192  # bytes; KMS' largest answer is a PKCS #8 RSA-4096 ke
 
 # --- KMS API -----------------------------------------------------------------------------------
 CIPHERTEXT_MAX = 6_144  # bytes; CiphertextBlob of Decrypt
-PLAINTEXT_MAX = 4_096  # bytes; Plaintext of Encrypt
 KEY_ID_MAX = 2_048  # characters
 GRANT_TOKENS_MAX = 10
 GRANT_TOKEN_MAX = 8_192  # characters
