@@ -55,6 +55,17 @@ ENCRYPTION_CONTEXT_MAX = 8_192  # bytes of keys and values together
 POLICY_MAX = 32_768  # bytes of a key policy; KMS' quota (the service model's 131,072 is not it)
 POLICY_IMAGES_MAX = 16  # images of one locked key: 800 bytes each, far inside POLICY_MAX
 
+# --- Keys made inside --------------------------------------------------------------------------
+BIRTH_STATEMENT_MAX = 65_536  # characters; a policy of `POLICY_MAX` in JSON, and the rest
+BIRTH_CERTIFICATE_MAX = 524_288  # bytes; statement and document (base64) at their own bounds
+
+# --- Sealed files (docs/formats/sealed-file.md) ------------------------------------------------
+SEALED_HEADER_MAX = 65_536  # bytes of CBOR; 64 recipients on P-521 have 30,000
+SEALED_RECIPIENTS_MAX = 64
+SEALED_LABEL_MAX = 256  # bytes of UTF-8
+SEALED_COUNTER_MAX = 2**63 - 1  # what other languages' signed integers hold
+SEALED_CHUNKS_MAX = 2**30  # chunks under one key, 64 TiB: far below what AES-GCM allows
+
 # --- HTTP --------------------------------------------------------------------------------------
 HTTP_STATUS_LINE_MAX = 512  # bytes
 HTTP_HEADER_COUNT_MAX = 64

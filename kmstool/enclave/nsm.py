@@ -23,7 +23,11 @@ from kmstool.enclave import nsm_answers as answers
 from kmstool.enclave.nsm_answers import NsmDescription, Pcr
 from kmstool.errors import InputError, NsmError, SettingError
 
-__all__ = ["DevNsm", "Nsm", "NsmDescription", "Pcr", "Transport"]
+__all__ = ["BIRTH_TAG", "RESERVED_PREFIX", "DevNsm", "Nsm", "NsmDescription", "Pcr", "Transport"]
+
+BIRTH_TAG: Final = b"kmstool-birth-1"
+# The whole prefix, not the tag alone: an image of today must not sign the tags of tomorrow either.
+RESERVED_PREFIX: Final = b"kmstool-"
 
 
 class Transport(Protocol):
@@ -59,13 +63,41 @@ class Nsm:
 
         Args:
             public_key: 1..1024 bytes, SubjectPublicKeyInfo DER of the recipient key.
-            user_data: 0..512 bytes.
+            user_data: 0..512 bytes. It must not begin with `kmstool-`: that prefix says that the
+                image itself, and not whoever asked it, vouches for what follows. A parent that
+                could have it signed would forge birth certificates. The check is here because
+                whatever asks for a document comes through this method.
             nonce: 0..512 bytes.
 
         Raises:
-            InputError: a value is longer than the module takes.
+            InputError: a value is longer than the module takes, or user_data has the prefix.
             NsmError: the module refused or answered nonsense.
         """
+        if user_data is not None and user_data.startswith(RESERVED_PREFIX):
+            raise InputError(
+                f"user_data begins with {RESERVED_PREFIX.decode()!r}, which is reserved",
+                hint="such a document would say that kmstool vouches for its content; begin yours"
+                " with a name of your own",
+            )
+        return self._attest(public_key=public_key, user_data=user_data, nonce=nonce)
+
+    def attest_birth(self, statement_digest: bytes) -> bytes:
+        """Returns the document of a birth certificate: `BIRTH_TAG` and the digest as user_data.
+
+        For `birth.make_key` alone, which computed the digest of a statement that it checked.
+
+        Args:
+            statement_digest: 48 bytes, SHA-384.
+
+        Raises:
+            InputError: another length. NsmError.
+        """
+        _bound("statement_digest", statement_digest, 48, 48)
+        return self._attest(public_key=None, user_data=BIRTH_TAG + statement_digest, nonce=None)
+
+    def _attest(
+        self, *, public_key: bytes | None, user_data: bytes | None, nonce: bytes | None
+    ) -> bytes:
         _bound("public_key", public_key, 1, limits.DOCUMENT_PUBLIC_KEY_MAX)
         _bound("user_data", user_data, 0, limits.DOCUMENT_USER_DATA_MAX)
         _bound("nonce", nonce, 0, limits.DOCUMENT_NONCE_MAX)
