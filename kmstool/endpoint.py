@@ -1,4 +1,4 @@
-"""Addresses, the deadline of an exchange, and connecting. No TLS and no protocol here.
+"""Addresses, the deadline of an exchange, connecting, and trying again. No TLS, no protocol here.
 
 An address is only the way to somebody who forwards bytes (in an enclave: the parent). Who answers
 at its other end is never concluded from it: that is the certificate's business (`enclave/tls.py`).
@@ -8,16 +8,20 @@ Text forms: `vsock://CID:PORT`, `tcp://HOST:PORT` (IPv6 in brackets) and `unix:P
 import errno
 import math
 import os
+import random
 import socket
 import time
 from dataclasses import dataclass
 from typing import Final
 
-from kmstool.errors import SettingError, TransportError
+from kmstool.errors import KmsError, SettingError, TransportError
 from kmstool.limits import (
     CONNECT_TIMEOUT,
     DEADLINE_MAX,
     HOST_MAX,
+    RETRY_ATTEMPTS,
+    RETRY_BASE,
+    RETRY_CAP,
     UNIX_PATH_MAX,
     VSOCK_NUMBER_MAX,
 )
@@ -26,6 +30,8 @@ DIRECT_HINT: Final = (
     "start a forwarder on the parent instance, such as AWS' `vsock-proxy 8000"
     " kms.<region>.amazonaws.com 443`"
 )
+
+VSOCK_CID_ANY: Final = 0xFFFF_FFFF  # VMADDR_CID_ANY of vsock(7); an address to listen on only
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,8 @@ class VsockAddress:
     port: int
 
     def __str__(self) -> str:
-        return f"vsock://{self.cid}:{self.port}"
+        cid = "" if self.cid == VSOCK_CID_ANY else self.cid
+        return f"vsock://{cid}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +118,29 @@ class Deadline:
         )
 
 
-def parse_address(text: str) -> Address:
+def pause_before_retry(attempt: int, error: TransportError | KmsError, deadline: Deadline) -> float:
+    """Seconds to wait before attempt `attempt` + 1, or raises `error` where there is to be none.
+
+    Full jitter: AWS Architecture Blog, "Exponential backoff and jitter".
+    """
+    longest = min(RETRY_CAP, RETRY_BASE * 2**attempt)
+    pause = random.uniform(0, longest)  # noqa: S311 - it spreads load and guards nothing
+    try:
+        too_late = pause >= deadline.remaining()
+    except TransportError:
+        too_late = True
+    if not error.retryable or attempt == RETRY_ATTEMPTS or too_late:
+        if attempt > 1:
+            error.args = (f"{error} (after {attempt} attempts)",)
+        raise error
+    return pause
+
+
+def parse_address(text: str, *, listening: bool = False) -> Address:
     """Reads an address.
+
+    Args:
+        listening: it is to be listened on, and `vsock://:PORT` means every CID of this machine.
 
     Raises:
         SettingError: it has none of the three forms, or a number is out of range.
@@ -121,8 +149,9 @@ def parse_address(text: str) -> Address:
         cid, separator, port = text.removeprefix("vsock://").partition(":")
         if not separator:
             raise _no_address(text, "the port is missing")
+        any_cid = listening and not cid
         return VsockAddress(
-            _number(text, "CID", cid, 0, VSOCK_NUMBER_MAX),
+            VSOCK_CID_ANY if any_cid else _number(text, "CID", cid, 0, VSOCK_NUMBER_MAX),
             _number(text, "port", port, 0, VSOCK_NUMBER_MAX),
         )
     if text.startswith("tcp://"):

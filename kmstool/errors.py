@@ -98,9 +98,13 @@ class NotOpenedError(UntrustedAnswerError):
     """What came over a relay, or a sealed file, does not open; which check failed is never said."""
 
 
-# The one text of `NotOpenedError`. Whoever altered it asks a question by that, and a reason would be
-# the answer: docs/explanation/two-setups.md.
+# The one text of `NotOpenedError`. Who altered it is asking a question by that, and a reason would
+# be the answer: docs/explanation/two-setups.md.
 NOT_OPENED = "it could not be opened: the key is not the right one, or it was altered"
+
+
+class SealedFileError(UntrustedAnswerError):
+    """A sealed file's header is malformed, unknown and critical, or not what was expected."""
 
 
 class CaveatRefused(KmstoolError):  # noqa: N818 - it is a decision of the caller's, not a fault

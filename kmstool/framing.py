@@ -1,4 +1,4 @@
-"""Frames between enclave and parent, and the credentials messages in them. Pure: no sockets here.
+"""Frames between enclave and parent, and the messages in them: credentials, relay. No sockets here.
 
 A frame is a length of four bytes, big-endian, and that many bytes of UTF-8 JSON, always an object.
 docs/formats/framing.md is the specification; tests/vectors/framing.json holds it to this file.
@@ -10,13 +10,14 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from kmstool.errors import CredentialsError, InputError
+from kmstool.errors import CredentialsError, InputError, TransportError, UntrustedAnswerError
 from kmstool.limits import FRAME_MAX, PEER_MESSAGE_PRINT_MAX
 from kmstool.strict_json import read_object
 
 LENGTH_BYTES: Final = 4
 VERSION: Final = 1
 _CREDENTIALS: Final = "Credentials"
+_KMS: Final = "Kms"
 
 
 def build_frame(message: Mapping[str, object]) -> bytes:
@@ -124,6 +125,116 @@ def parse_credentials_answer(message: Mapping[str, object]) -> Mapping[str, obje
         f"the parent gave no credentials: {_printable(error['Code'])}:"
         f" {_printable(error['Message'])}",
         hint="look at the output of the credentials service on the parent instance",
+    )
+
+
+# --- Relay -------------------------------------------------------------------------------------
+
+NOT_AVAILABLE: Final = "NotAvailable"
+REFUSED: Final = "Refused"
+BAD_REQUEST: Final = "BadRequest"
+INTERNAL_ERROR: Final = "InternalError"
+
+_REQUEST_MEMBERS = {"Version", "Request", "Operation", "Region", "Parameters"}
+
+
+def build_relay_request(operation: str, region: str, parameters: Mapping[str, object]) -> bytes:
+    """The frame with which an enclave asks its parent to call KMS.
+
+    Args:
+        parameters: the members of KMS' JSON request, by AWS' names and with blobs in base64.
+
+    Raises:
+        InputError: it does not fit a frame.
+    """
+    return build_frame(
+        {
+            "Version": VERSION,
+            "Request": _KMS,
+            "Operation": operation,
+            "Region": region,
+            "Parameters": dict(parameters),
+        }
+    )
+
+
+def parse_relay_request(message: Mapping[str, object]) -> tuple[str, str, dict[str, object]]:
+    """Operation, region and parameters; what they may be is the relay's decision.
+
+    Raises:
+        InputError: it is another message.
+    """
+    if not _is_version(message.get("Version")):
+        raise InputError(f"the request is not of version {VERSION}")
+    if message.get("Request") != _KMS:
+        raise InputError(f"the request is not for {_KMS!r}")
+    if set(message) != _REQUEST_MEMBERS:
+        raise InputError("the request has not just the members of version 1")
+    operation, region, parameters = (
+        message[name] for name in ("Operation", "Region", "Parameters")
+    )
+    if not isinstance(operation, str) or not isinstance(region, str):
+        raise InputError("the request's Operation or Region is not a string")
+    if not isinstance(parameters, dict):
+        raise InputError("the request's Parameters are not an object")
+    return operation, region, parameters
+
+
+def build_relay_answer(members: Mapping[str, object]) -> bytes:
+    """The frame that carries KMS' answer: its members by AWS' names, blobs in base64."""
+    return build_frame({"Version": VERSION, "Answer": dict(members)})
+
+
+def build_relay_refusal(*, status: int, code: str, message: str, request_id: str | None) -> bytes:
+    """The frame that says that KMS refused, and how."""
+    error = {"Status": status, "Code": code, "Message": message, "RequestId": request_id}
+    return build_frame({"Version": VERSION, "KmsError": error})
+
+
+RelayRefusal = tuple[int, dict[str, str], bytes]
+
+
+def parse_relay_answer(
+    message: Mapping[str, object],
+) -> tuple[dict[str, object], None] | tuple[None, RelayRefusal]:
+    """KMS' answer, or else status, headers and body of KMS' refusal; both still to be read.
+
+    They are read by `protocol.parse_answer` and `refusals.parse_error`, as over TLS.
+
+    Raises:
+        TransportError: the relay refused by itself; `retryable` where it may do it later.
+        UntrustedAnswerError: it is no answer of a relay.
+    """
+    if "Error" in message:
+        raise _relay_error(message)
+    if not _is_version(message.get("Version")) or len(message) != 2:
+        raise UntrustedAnswerError(f"the relay's answer is not one of version {VERSION}")
+    answer = message.get("Answer")
+    if isinstance(answer, dict):
+        return answer, None
+    error = message.get("KmsError")
+    if not isinstance(error, dict) or type(error.get("Status")) is not int:
+        raise UntrustedAnswerError("the relay's answer holds neither KMS' answer nor its error")
+    # Whatever the other members are, `parse_error` reads only strings of a certain form.
+    body = json.dumps({"__type": error.get("Code"), "message": error.get("Message")})
+    request_id = error.get("RequestId")
+    headers = {"x-amzn-requestid": request_id} if isinstance(request_id, str) else {}
+    return None, (error["Status"], headers, body.encode("ascii"))
+
+
+def _relay_error(message: Mapping[str, object]) -> TransportError | UntrustedAnswerError:
+    error = message["Error"]
+    if (
+        len(message) != 1
+        or not isinstance(error, dict)
+        or not isinstance(error.get("Code"), str)
+        or not isinstance(error.get("Message"), str)
+    ):
+        return UntrustedAnswerError("the relay answered with a malformed error")
+    return TransportError(
+        f"the relay did not ask KMS: {_printable(error['Code'])}: {_printable(error['Message'])}",
+        hint="look at the output of the relay on the parent instance, and at its --allow-key",
+        retryable=error["Code"] == NOT_AVAILABLE,
     )
 
 

@@ -1,8 +1,9 @@
 """Builds a client from options and environment, for the CLI and for library users.
 
-The one place that reads kmstool's own environment variables: `KMSTOOL_DIRECT`, `KMSTOOL_REGION`,
-`KMSTOOL_CREDENTIALS` (addresses, region, source of credentials) and `KMSTOOL_EMULATOR`. None of
-them relaxes a check; AWS_CA_BUNDLE, SSL_CERT_FILE, AWS_ENDPOINT_URL and proxies are not read.
+The one place that reads kmstool's own environment variables: `KMSTOOL_DIRECT`, `KMSTOOL_RELAY`,
+`KMSTOOL_REGION`, `KMSTOOL_CREDENTIALS` (addresses, region, source of credentials) and
+`KMSTOOL_EMULATOR`. None of them relaxes a check or makes an answer a relayed one; AWS_CA_BUNDLE,
+SSL_CERT_FILE, AWS_ENDPOINT_URL and proxies are not read.
 """
 
 import importlib
@@ -19,12 +20,16 @@ from kmstool.enclave.recipient import Recipient
 from kmstool.errors import SettingError, TransportError
 
 if TYPE_CHECKING:
+    import socket
+
     from kmstool.enclave.credentials import Credentials
     from kmstool.enclave.direct import DirectKms, UnpinnedKeyId
     from kmstool.enclave.http import HttpConnection
-    from kmstool.endpoint import Deadline
+    from kmstool.enclave.relayed import RelayedKms
+    from kmstool.endpoint import Address, Deadline
 
 DEFAULT_DIRECT = "vsock://3:8000"
+DEFAULT_RELAY = "vsock://3:8001"
 DEV_NSM = "/dev/nsm"
 
 
@@ -33,7 +38,7 @@ class SessionOptions:
     """What a caller may choose. Everything unset comes from the environment or a default.
 
     Attributes:
-        via: `direct` or `direct=ADDRESS`, tried in order.
+        via: `direct` or `direct=ADDRESS`, tried in order; or all of them `relay[=ADDRESS]`.
         credentials: `env`, `file:PATH`, `fd:N` or an address.
         region: of KMS; from the key's ARN unless given.
         host: the name that KMS' certificate must carry, for a VPC endpoint or a FIPS one.
@@ -117,12 +122,17 @@ def open_direct(
     if source is None and directory is not None and directory.credentials_file is not None:
         source = f"file:{directory.credentials_file}"
 
+    default = environ.get("KMSTOOL_DIRECT", DEFAULT_DIRECT)
+    if directory is not None:
+        default = directory.kms_address
+    addresses = _addresses(options.via or ("direct",), way="direct", default=default)
+
     def credentials(deadline: "Deadline") -> "Credentials":
         return explicit_credentials or load_credentials(source, environ, deadline)
 
     return DirectKms(
         Exchange(
-            dial=_dialer(_addresses(options, environ, directory), host, roots_pem, options.trace),
+            dial=_dialer(addresses, host, roots_pem, options.trace),
             host=host,
             region=region,
             load_credentials=credentials,
@@ -133,6 +143,71 @@ def open_direct(
         caveats=caveats + roots_caveats,
         tolerance=options.tolerance,
     )
+
+
+def is_relayed(options: SessionOptions) -> bool:
+    """True where the options lead over a relay, so that `open_relayed` is meant.
+
+    Raises:
+        SettingError: they mix both setups; what an answer is worth must not depend on who was up.
+    """
+    relayed = {via.partition("=")[0] == "relay" for via in options.via}
+    if len(relayed) > 1:
+        raise SettingError(
+            "--via names a relay and another way to KMS",
+            hint="choose one: over a relay nobody knows whether an answer is KMS'",
+        )
+    return relayed == {True}
+
+
+def open_relayed(
+    options: SessionOptions, *, key: KeyArn, environ: Mapping[str, str] = os.environ
+) -> "RelayedKms":
+    """A client whose answers come through the parent's relay; nothing is sent before it is used.
+
+    Raises:
+        SettingError, NsmError, CaveatRefused.
+    """
+    if not isinstance(key, KeyArn):
+        raise SettingError(
+            "over a relay the key has to be named", hint="give --key-id with its full ARN"
+        )
+    _region(options, key, environ)
+    _refuse_what_only_tls_has(options)
+    default = environ.get("KMSTOOL_RELAY", DEFAULT_RELAY)
+    addresses = _addresses(options.via or ("relay",), way="relay", default=default)
+    nsm, caveats = open_nsm(environ)
+
+    from kmstool.enclave.relayed import RELAY_HINT, RelayedKms  # noqa: PLC0415
+    from kmstool.endpoint import parse_address  # noqa: PLC0415
+
+    parsed = [parse_address(address) for address in addresses]
+
+    def dial(deadline: "Deadline") -> "socket.socket":
+        return _connect_first(parsed, deadline, options.trace, hint=RELAY_HINT)
+
+    return RelayedKms(
+        dial,
+        lambda: Recipient(nsm, nonce=options.nonce, user_data=options.user_data),
+        caveats=caveats,
+        tolerance=options.tolerance,
+        timeout=options.timeout,
+        trace=options.trace,
+    )
+
+
+def _refuse_what_only_tls_has(options: SessionOptions) -> None:
+    given = {
+        "--credentials": options.credentials is not None,
+        "--host": options.host is not None,
+        "--fips": options.fips,
+        "--roots": options.roots_file is not None,
+    }
+    for name in (name for name, is_given in given.items() if is_given):
+        raise SettingError(
+            f"{name} means nothing over a relay",
+            hint="the relay on the parent chooses credentials and endpoint; see its own options",
+        )
 
 
 def _region(
@@ -155,20 +230,22 @@ def _region(
     return region
 
 
-def _addresses(
-    options: SessionOptions, environ: Mapping[str, str], directory: _EmulatorDirectory | None
-) -> list[str]:
-    default = environ.get("KMSTOOL_DIRECT", DEFAULT_DIRECT)
-    if directory is not None:
-        default = directory.kms_address
+def _addresses(via: tuple[str, ...], *, way: str, default: str) -> list[str]:
     addresses = []
-    for via in options.via or ("direct",):
-        way, equals, address = via.partition("=")
-        if way != "direct" or (equals and not address):
+    for text in via:
+        name, equals, address = text.partition("=")
+        if name == "relay" != way:
             raise SettingError(
-                f"there is no way to KMS named {via!r}",
-                hint="say direct, or direct=ADDRESS with vsock://CID:PORT, tcp://HOST:PORT"
-                " or unix:PATH",
+                "this operation does not exist over a relay: whoever carries the answer could put"
+                " a key or a number of its own choosing in its place",
+                hint="use --via direct, where TLS ends in the enclave; over a relay there are"
+                " decrypt, derive-shared-secret and open",
+            )
+        if name != way or (equals and not address):
+            raise SettingError(
+                f"there is no way to KMS named {text!r}",
+                hint="say direct or relay, or with an address direct=ADDRESS or relay=ADDRESS:"
+                " vsock://CID:PORT, tcp://HOST:PORT or unix:PATH",
             )
         addresses.append(address or default)
     return addresses
@@ -179,26 +256,33 @@ def _dialer(
 ) -> "Callable[[Deadline], HttpConnection]":
     from kmstool.enclave.http import HttpConnection  # noqa: PLC0415
     from kmstool.enclave.tls import open_tls  # noqa: PLC0415
-    from kmstool.endpoint import connect, parse_address  # noqa: PLC0415
+    from kmstool.endpoint import DIRECT_HINT, parse_address  # noqa: PLC0415
 
     parsed = [parse_address(address) for address in addresses]
 
     def dial(deadline: "Deadline") -> HttpConnection:
-        for number, address in enumerate(parsed, 1):
-            trace(f"connecting to {address}")
-            try:
-                sock = connect(address, deadline)
-            except TransportError as error:
-                if number == len(parsed):
-                    raise
-                trace(f"{error}; trying the next address")
-                continue
-            tls = open_tls(sock, host=host, roots_pem=roots_pem, deadline=deadline)
-            trace(f"{tls.version()} to {host}, {(tls.cipher() or ('unknown cipher',))[0]}")
-            return HttpConnection(tls, host)
-        raise AssertionError("the last address connects or raises")
+        sock = _connect_first(parsed, deadline, trace, hint=DIRECT_HINT)
+        tls = open_tls(sock, host=host, roots_pem=roots_pem, deadline=deadline)
+        trace(f"{tls.version()} to {host}, {(tls.cipher() or ('unknown cipher',))[0]}")
+        return HttpConnection(tls, host)
 
     return dial
+
+
+def _connect_first(
+    addresses: "list[Address]", deadline: "Deadline", trace: Callable[[str], None], *, hint: str
+) -> "socket.socket":
+    from kmstool.endpoint import connect  # noqa: PLC0415
+
+    for number, address in enumerate(addresses, 1):
+        trace(f"connecting to {address}")
+        try:
+            return connect(address, deadline, hint=hint)
+        except TransportError as error:
+            if number == len(addresses):
+                raise
+            trace(f"{error}; trying the next address")
+    raise AssertionError("the last address connects or raises")
 
 
 def _roots(

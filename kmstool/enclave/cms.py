@@ -8,6 +8,7 @@ Form says nothing about trust, meaning does: how lengths and strings are encoded
 and free; every algorithm, parameter, version and count is fixed here, each element is named, and
 nothing is skipped. `parse_enveloped_data` and `check_recipient` look at public bytes only and say
 what is wrong. `decrypt_enveloped_data` depends on secrets and fails in one way only.
+`unwrap_unauthenticated` depends on them too and does not fail at all: it gives random bytes.
 
 This CMS has no signature and no MAC: who can write to the channel that it came through can forge
 it, and can change it bit by bit. In the direct setup TLS protects it.
@@ -15,8 +16,10 @@ it, and can change it bit by bit. In the direct setup TLS protects it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from hashlib import sha256
+from hmac import compare_digest
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -51,6 +54,7 @@ UNDECRYPTABLE: Final = "the content could not be decrypted"
 
 _BLOCK = 16  # bytes; AES
 _IDENTIFIER = 32  # bytes; SHA-256
+_CONTENT_KEY = 32  # bytes; AES-256
 
 # Object identifiers as encoded; a test holds each against its dotted form.
 _DATA = bytes.fromhex("2a864886f70d010701")  # 1.2.840.113549.1.7.1, id-data
@@ -97,6 +101,37 @@ def unwrap(data: bytes, private_key: RSAPrivateKey) -> bytes:
     envelope = parse_enveloped_data(data)
     check_recipient(envelope, private_key.public_key())
     return decrypt_enveloped_data(envelope, private_key)
+
+
+def unwrap_unauthenticated(data: bytes, private_key: RSAPrivateKey, length: int) -> bytes:
+    """Opens a message that whoever carried it may have made or changed: `length` bytes come out.
+
+    What can be seen without the private key (form, recipient, sizes) is checked and reported. What
+    cannot (RSAES-OAEP, the content key's length, padding, the plaintext's length) never raises:
+    where it is wrong, the result is `length` fresh random bytes, which nobody knows and nothing
+    was encrypted with (implicit rejection, as RFC 5246, section 7.4.7.1, has it for RSA). KMS
+    encrypts one plaintext anew for each recipient key, so an attacker who could tell right padding
+    from wrong would read it in some thousands of calls, no matter how fresh the keys are (Vaudenay,
+    "Security flaws induced by CBC padding", 2002).
+
+    Args:
+        length: of the plaintext, 1 to `CMS_PLAINTEXT_MAX` bytes, exactly.
+
+    Raises:
+        CmsError: the public part is wrong, which includes a ciphertext whose length is not that of
+            `length` padded bytes.
+    """
+    envelope = parse_enveloped_data(data)
+    check_recipient(envelope, private_key.public_key())
+    padded = (length // _BLOCK + 1) * _BLOCK  # RFC 5652, section 6.3: there is always padding
+    if len(envelope.ciphertext) != padded:
+        raise CmsError(
+            f"encryptedContent has {len(envelope.ciphertext)} bytes, and a plaintext of {length}"
+            f" takes {padded}",
+            hint="the length that was asked for is not that of this plaintext, or the answer is"
+            " another one's",
+        )
+    return _decrypt_or_random(envelope, private_key, length)
 
 
 def parse_enveloped_data(data: bytes) -> EnvelopedData:
@@ -162,13 +197,57 @@ def decrypt_enveloped_data(envelope: EnvelopedData, private_key: RSAPrivateKey) 
 
 
 def _decrypt(envelope: EnvelopedData, private_key: RSAPrivateKey) -> bytes:
-    oaep = padding.OAEP(padding.MGF1(SHA256()), SHA256(), label=None)
-    content_key = private_key.decrypt(envelope.encrypted_key, oaep)
+    content_key = private_key.decrypt(envelope.encrypted_key, _oaep())
     cipher = Cipher(algorithms.AES256(content_key), modes.CBC(envelope.iv))  # refuses other lengths
     decryptor = cipher.decryptor()
     padded = decryptor.update(envelope.ciphertext) + decryptor.finalize()
     unpadder = PKCS7(_BLOCK * 8).unpadder()
     return unpadder.update(padded) + unpadder.finalize()
+
+
+def _decrypt_or_random(envelope: EnvelopedData, private_key: RSAPrivateKey, length: int) -> bytes:
+    """The plaintext, or random bytes, by the same steps; the ciphertext's length fits `length`.
+
+    Nothing here branches on a secret. Both alternatives always exist, a flag made by
+    `compare_digest` (which looks at all of its bytes) picks one by index, and AES-CBC always runs.
+
+    What that does not make equal, in the order of its size:
+    - `_oaep_decrypt` catches an exception where RSAES-OAEP fails. That microseconds-long difference
+      tells an attacker nothing: OpenSSL takes one time for all of OAEP's own failures (no Manger's
+      attack), and OAEP is built to be safe from somebody who sees which ciphertexts are valid
+      (RFC 8017, section 7.1.2; Bellare and Rogaway). Only who made a message can know that its
+      OAEP is valid and its content key is of another length.
+    - Padding and length, which are the oracle on a *genuine* encrypted key, are one comparison of
+      bytes at a fixed place. Picking by index, `&` on bools and slicing cost CPython the same for
+      either value, but Python promises nothing about time, nor about caches.
+    - What the caller does with the result. benchmarks/relayed_timing.py measures all of it.
+    """
+    random_key = os.urandom(_CONTENT_KEY)
+    random_plaintext = os.urandom(length)
+
+    found = _oaep_decrypt(envelope.encrypted_key, private_key)
+    right_size = compare_digest(len(found).to_bytes(2, "big"), _CONTENT_KEY.to_bytes(2, "big"))
+    content_key = (random_key, found[:_CONTENT_KEY].ljust(_CONTENT_KEY, b"\0"))[right_size]
+
+    decryptor = Cipher(algorithms.AES256(content_key), modes.CBC(envelope.iv)).decryptor()
+    padded = decryptor.update(envelope.ciphertext) + decryptor.finalize()
+
+    # Of this many blocks, PKCS #7 has one padding for `length` bytes: its fill, `fill` times.
+    fill = len(padded) - length
+    well_padded = compare_digest(padded[length:], bytes((fill,)) * fill)
+    return (random_plaintext, padded[:length])[right_size & well_padded]
+
+
+def _oaep_decrypt(encrypted_key: bytes, private_key: RSAPrivateKey) -> bytes:
+    """What was encrypted, or b"", which is no content key's length."""
+    try:
+        return private_key.decrypt(encrypted_key, _oaep())
+    except ValueError:
+        return b""
+
+
+def _oaep() -> padding.OAEP:
+    return padding.OAEP(padding.MGF1(SHA256()), SHA256(), label=None)
 
 
 def _parse_recipient(recipient: Tlv) -> tuple[bytes, bytes]:

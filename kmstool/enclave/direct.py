@@ -319,7 +319,9 @@ class DirectKms:
         try:
             http_answer, used = self._exchange.call(operation, prepare)
         except KmsError as error:
-            raise _explained(error, attested) from None
+            if attested is not None:
+                attested.explain(error)
+            raise
 
         answer = parse_answer(operation, http_answer.body)  # (3)
         if isinstance(key, KeyArn):
@@ -363,17 +365,3 @@ def _check_length(plaintext: bytes, lengths: tuple[int, ...]) -> None:
             f"the opened answer has {len(plaintext)} bytes, and {wanted} were asked for",
             hint="this is not how KMS answers: do not use the endpoint before you know why",
         )
-
-
-def _explained(error: KmsError, attested: AttestedKey | None) -> KmsError:
-    """Adds what only the enclave knows: why a policy on the image's PCRs may have refused it."""
-    if error.code == "AccessDeniedException" and attested is not None:
-        pcr0 = attested.image_pcrs[0].hex()
-        error.hint = (
-            "the enclave runs in debug mode, so its PCR0-2 are zero and a policy that names an"
-            " image refuses it: start it without --debug-mode"
-            if attested.is_debug
-            else f"this enclave attests PCR0 {pcr0}: compare it, PCR1 and PCR2 with the conditions"
-            " of the key policy, and the role of the credentials with its Principal"
-        )
-    return error

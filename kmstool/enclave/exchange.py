@@ -5,7 +5,6 @@ stand on it. Every attempt asks its caller for the body anew, so a retry never c
 attestation document. The deadline covers the whole of it: connects, attempts and pauses.
 """
 
-import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,8 +14,8 @@ from kmstool import limits
 from kmstool.enclave.credentials import Credentials
 from kmstool.enclave.http import HttpAnswer, HttpConnection
 from kmstool.enclave.sigv4 import sign
-from kmstool.endpoint import Deadline
-from kmstool.errors import KmsError, KmstoolError, TransportError
+from kmstool.endpoint import Deadline, pause_before_retry
+from kmstool.errors import KmsError, TransportError
 from kmstool.protocol import Operation, target_header
 from kmstool.refusals import parse_error
 
@@ -83,7 +82,7 @@ class Exchange:
                 return self._attempt(operation, prepare, deadline)
             except (TransportError, KmsError) as error:
                 self.close()
-                pause = self._pause_before_retry(attempt, error, deadline)
+                pause = pause_before_retry(attempt, error, deadline)
                 self._trace(
                     f"{operation}: attempt {attempt} of {limits.RETRY_ATTEMPTS} failed: {error};"
                     f" trying again in {pause:.2f} s"
@@ -133,26 +132,6 @@ class Exchange:
         ):
             held = self._credentials = self._load_credentials(deadline)
         return held
-
-    def _pause_before_retry(
-        self, attempt: int, error: TransportError | KmsError, deadline: Deadline
-    ) -> float:
-        """Seconds, with full jitter (AWS, "Exponential backoff and jitter"), or raises `error`."""
-        longest = min(limits.RETRY_CAP, limits.RETRY_BASE * 2**attempt)
-        pause = random.uniform(0, longest)  # noqa: S311 - it spreads load and guards nothing
-        try:
-            too_late = pause >= deadline.remaining()
-        except TransportError:
-            too_late = True
-        if not error.retryable or attempt == limits.RETRY_ATTEMPTS or too_late:
-            if attempt > 1:
-                _say_attempts(error, attempt)
-            raise error
-        return pause
-
-
-def _say_attempts(error: KmstoolError, attempts: int) -> None:
-    error.args = (f"{error} (after {attempts} attempts)",)
 
 
 def parse_http_date(text: str) -> float | None:

@@ -5,6 +5,8 @@ is made when it is first needed and again before KMS would find it too old. A ke
 leave here together, as one `AttestedKey`: an answer is opened with the very key that its request
 carried.
 
+Over a relay each answer has a `Recipient` of its own, which is forgotten with it (`relayed.py`).
+
 Never: stores a key, hands out a private key, or uses a key beyond the limits in `limits.py`.
 """
 
@@ -21,7 +23,7 @@ from kmstool.caveats import CLOCK_SKEW, DEBUG_ENCLAVE, Caveat
 from kmstool.enclave import cms
 from kmstool.enclave.nsm import Nsm
 from kmstool.enclave.recipient_key import next_key
-from kmstool.errors import NsmError, SettingError
+from kmstool.errors import KmsError, NsmError, SettingError
 
 _IMAGE_PCRS = (0, 1, 2)
 
@@ -53,16 +55,36 @@ class AttestedKey:
         skewed = abs(self.clock_offset) > limits.CLOCK_SKEW_MAX
         return (DEBUG_ENCLAVE,) * self.is_debug + (CLOCK_SKEW,) * skewed
 
+    def explain(self, error: KmsError) -> None:
+        """Adds what only the enclave knows: why a policy on the image's PCRs may have refused."""
+        if error.code == "AccessDeniedException":
+            error.hint = (
+                "the enclave runs in debug mode, so its PCR0-2 are zero and a policy that names an"
+                " image refuses it: start it without --debug-mode"
+                if self.is_debug
+                else f"this enclave attests PCR0 {self.image_pcrs[0].hex()}: compare it, PCR1 and"
+                " PCR2 with the conditions of the key policy, and the role of the credentials with"
+                " its Principal"
+            )
+
     def unwrap(self, ciphertext_for_recipient: bytes) -> bytes:
         """The plaintext of KMS' `CiphertextForRecipient`. Raises `CmsError`."""
         return cms.unwrap(ciphertext_for_recipient, self._private_key)
+
+    def unwrap_unauthenticated(self, ciphertext_for_recipient: bytes, length: int) -> bytes:
+        """`length` bytes from an answer that came through the parent, right or random.
+
+        The caller forgets this object afterwards: a key that opens two relayed answers lets the
+        parent ask twice. Raises `CmsError` for what is public only (`cms.unwrap_unauthenticated`).
+        """
+        return cms.unwrap_unauthenticated(ciphertext_for_recipient, self._private_key, length)
 
 
 class Recipient:
     """Makes recipient keys and their documents, each no older and no more used than the limits say.
 
     Over TLS one key may serve a process: nobody but KMS can put an answer into the connection.
-    Over a relay that does not hold, and each answer needs a key of its own.
+    Over a relay that does not hold, and each answer needs a `Recipient` of its own.
 
     Args:
         nsm: the security module that signs.
