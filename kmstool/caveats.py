@@ -62,6 +62,16 @@ RELAYED_ANSWER = Caveat(
     "the answer came through the parent, which may have chosen it or changed it, and learns about"
     " the true one from whatever the program does with it",
 )
+UNKNOWN_SEALER = Caveat(
+    "unknown-sealer",
+    "nothing says who sealed the file: anyone can seal to this key, and choose content, label and"
+    " counter",
+)
+UNVERIFIED_RECIPIENT = Caveat(
+    "unverified-recipient",
+    "no verified birth certificate says that this public key belongs to this key ARN, or what the"
+    " key's policy is: whoever supplied it may be the one who can open the file",
+)
 
 CATALOGUE: dict[str, Caveat] = {
     caveat.code: caveat
@@ -75,6 +85,8 @@ CATALOGUE: dict[str, Caveat] = {
         RAW_SHARED_SECRET,
         CLOCK_SKEW,
         RELAYED_ANSWER,
+        UNKNOWN_SEALER,
+        UNVERIFIED_RECIPIENT,
     )
 }
 

@@ -1,0 +1,174 @@
+"""The body of a sealed file: chunks in the STREAM construction, from a stream to a stream.
+
+Memory is three buffers of about 1 MiB, whatever the file's size. Nothing is written before the
+chunks that it comes from are authenticated; which chunk is the last is known before it is opened.
+Source: docs/formats/sealed-file.md, "Body".
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
+from kmstool import limits
+from kmstool.errors import NOT_OPENED, InputError, NotOpenedError
+from kmstool.sealing.format import (
+    CHUNK,
+    NONCE_LENGTH,
+    SEALED_CHUNK,
+    TAG_LENGTH,
+    BodyCipher,
+)
+
+_BATCH = 16  # chunks read and written at a time; more is not faster
+_LAST, _NOT_LAST = b"\1", b"\0"
+
+
+class Source(Protocol):
+    """What is read from: a binary file, buffered or not."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fills up to all of `buffer` and returns how much; 0 at the end."""
+        ...
+
+
+class Target(Protocol):
+    """What is written to: a binary file, or anything with its `write`."""
+
+    def write(self, data: memoryview, /) -> int | None:
+        """Takes up to all of `data` and returns how much, or None for all."""
+        ...
+
+
+Digest = Callable[[memoryview], object]
+
+
+def encrypt_body(
+    source: Source,
+    target: Target,
+    key: bytes,
+    cipher: BodyCipher,
+    *,
+    digest: Digest | None = None,
+) -> None:
+    """Reads a plaintext to its end and writes the body.
+
+    Args:
+        digest: gets what is written, for the signature.
+
+    Raises:
+        InputError: the plaintext is longer than the format allows. And what the streams raise.
+    """
+    aead = _aead(cipher, key)
+    plain, ahead = bytearray(_BATCH * CHUNK), bytearray(_BATCH * CHUNK)
+    sealed = bytearray(_BATCH * SEALED_CHUNK)
+    number = 0
+    have = fill(source, plain, 0)
+    while True:
+        following = fill(source, ahead, 0) if have == len(plain) else 0
+        view, out, written = memoryview(plain), memoryview(sealed), 0
+        for start in range(0, have or 1, CHUNK):  # an empty plaintext has one empty chunk
+            end = min(start + CHUNK, have)
+            size = end - start + TAG_LENGTH
+            nonce = _nonce(number, last=not following and end == have)
+            aead.encrypt_into(nonce, view[start:end], None, out[written : written + size])
+            written += size
+            number += 1
+        if number > limits.SEALED_CHUNKS_MAX:
+            raise InputError(
+                f"the file has more than {limits.SEALED_CHUNKS_MAX} chunks of {CHUNK} bytes",
+                hint="seal it in parts",
+            )
+        _emit(out[:written], target, digest)
+        if not following:
+            return
+        plain, ahead, have = ahead, plain, following
+
+
+def decrypt_body(
+    source: Source,
+    target: Target,
+    key: bytes,
+    cipher: BodyCipher,
+    *,
+    digest: Digest | None = None,
+    trailer_length: int = 0,
+) -> bytes:
+    """Reads a body to the end of the stream and writes the plaintext, chunk by chunk.
+
+    Args:
+        digest: gets what is read of the body, for the signature.
+        trailer_length: of what follows the body, in bytes.
+
+    Returns:
+        the trailer.
+
+    Raises:
+        NotOpenedError: it is not what was sealed under this key, whole and in order. Then what
+            was written is the beginning of what was sealed. And what the streams raise.
+    """
+    aead = _aead(cipher, key)
+    # One byte more than a batch and a trailer: if that is there, the batch is not the end.
+    sealed = bytearray(_BATCH * SEALED_CHUNK + trailer_length + 1)
+    plain = bytearray(_BATCH * CHUNK)
+    view, out = memoryview(sealed), memoryview(plain)
+    number, have = 0, 0
+    while True:
+        have = fill(source, sealed, have)
+        at_end = have < len(sealed)
+        body = have - trailer_length if at_end else _BATCH * SEALED_CHUNK
+        if body < TAG_LENGTH or number + _BATCH > limits.SEALED_CHUNKS_MAX:
+            raise NotOpenedError(NOT_OPENED)
+        written = 0
+        for start in range(0, body, SEALED_CHUNK):
+            end = min(start + SEALED_CHUNK, body)
+            size = end - start - TAG_LENGTH
+            if size < 0 or (size == 0 and number > 0):
+                raise NotOpenedError(NOT_OPENED)
+            nonce = _nonce(number, last=at_end and end == body)
+            try:
+                aead.decrypt_into(nonce, view[start:end], None, out[written : written + size])
+            except InvalidTag:
+                raise NotOpenedError(NOT_OPENED) from None
+            written += size
+            number += 1
+        if digest is not None:
+            digest(view[:body])
+        _emit(out[:written], target, None)
+        if at_end:
+            return bytes(view[body:have])
+        have -= body
+        view[:have] = view[body : body + have]
+
+
+def fill(source: Source, buffer: bytearray, have: int) -> int:
+    """Reads until `buffer` is full or the stream ends; returns how much is in it."""
+    view = memoryview(buffer)
+    while have < len(buffer):
+        count = source.readinto(view[have:])
+        if not count:
+            break
+        have += count
+    return have
+
+
+def write_all(target: Target, data: memoryview) -> None:
+    """Writes all of `data`, however little the target takes at a time."""
+    while data:
+        count = target.write(data)
+        data = data[len(data) if count is None else count :]
+
+
+def _emit(data: memoryview, target: Target, digest: Digest | None) -> None:
+    if digest is not None:
+        digest(data)
+    write_all(target, data)
+
+
+def _aead(cipher: BodyCipher, key: bytes) -> AESGCM | ChaCha20Poly1305:
+    return AESGCM(key) if cipher is BodyCipher.AES_256_GCM else ChaCha20Poly1305(key)
+
+
+def _nonce(number: int, *, last: bool) -> bytes:
+    return number.to_bytes(NONCE_LENGTH - 1, "big") + (_LAST if last else _NOT_LAST)
