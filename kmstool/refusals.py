@@ -26,11 +26,20 @@ RETRYABLE_CODES: Final = frozenset(
 )
 
 
-def parse_error(operation: str, status: int, headers: Mapping[str, str], body: bytes) -> KmsError:
+def parse_error(
+    operation: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    secret: str | None = None,
+) -> KmsError:
     """Reads an answer that is not 200; any body gives an error, none raises.
 
     Args:
         headers: names in lower case.
+        secret: what was sent along and must not be repeated: AWS explains a wrong signature with
+            the canonical request, and the session token is a header in that.
 
     Returns:
         The error to raise. Its message is one printable line whatever the body holds (messages go
@@ -40,7 +49,8 @@ def parse_error(operation: str, status: int, headers: Mapping[str, str], body: b
     members = read_object(body, HTTP_BODY_MAX)[0] or {}
     code = _error_code(members.get("__type")) or _error_code(headers.get("x-amzn-errortype"))
     said = members.get("message", members.get("Message"))
-    said = _printable(said) if isinstance(said, str) else ""
+    said = said if isinstance(said, str) else ""
+    said = _printable(said.replace(secret, "…") if secret else said)
     code = code or f"HTTP{status}"
     request_id = headers.get("x-amzn-requestid", "")
     return KmsError(

@@ -121,7 +121,13 @@ class Exchange:
             f" request id {answer.headers.get('x-amzn-requestid', 'none')!a}"
         )
         if answer.status != 200:
-            raise parse_error(operation, answer.status, answer.headers, answer.body)
+            raise parse_error(
+                operation,
+                answer.status,
+                answer.headers,
+                answer.body,
+                secret=credentials.session_token,
+            )
         return answer, carried
 
     def _fresh_credentials(self, deadline: Deadline) -> Credentials:

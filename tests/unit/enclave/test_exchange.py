@@ -66,6 +66,26 @@ def test_a_final_error_is_not_tried_again(code: str) -> None:
     assert caught.value.request_id == "9a1b2c3d-0000-4000-8000-1234567890ab"
 
 
+def test_a_refusal_that_repeats_the_session_token_does_not_show_it() -> None:
+    # AWS answers a wrong signature with the canonical request, in which the token is a header.
+    # It used to come out on stderr, and whole in `kms_message`.
+    token = "IQoJb3JpZ2luX2VjE" * 90  # as long as real ones: a cut message held the half of it
+    credentials = Credentials("AKIDEXAMPLE", "secret", token)
+    echo = (
+        "The request signature we calculated does not match the signature you provided.\n\nThe"
+        " Canonical String for this request should have been\n'POST\n/\n\nhost:localhost\n"
+        f"x-amz-security-token:{token}\nx-amz-target:TrentService.Decrypt\n"
+    )
+    script = ((400, {"__type": "InvalidSignatureException", "message": echo}),)
+    lines: list[str] = []
+    kms = client(BentKms(script=script), load_credentials=lambda _: credentials, lines=lines)
+    with pytest.raises(KmsError) as caught:
+        open_secret(kms)
+    for text in (str(caught.value), caught.value.kms_message, *lines):
+        assert token[:100] not in text
+    assert "x-amz-security-token:… x-amz-target:TrentService" in caught.value.kms_message
+
+
 def test_a_dropped_connection_is_opened_again() -> None:
     kms = BentKms(script=(DROPPED,))
     assert open_secret(client(kms)) == SECRET
