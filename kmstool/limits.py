@@ -97,6 +97,16 @@ SECRET_ACCESS_KEY_MAX = 1_024  # characters; real ones have 40
 SESSION_TOKEN_MAX = 16_384  # characters; AWS states no size, and real ones have reached 4 KiB
 CLOCK_SKEW_MAX = 60.0  # seconds before the caveat clock-skew
 
+# --- Services on the parent --------------------------------------------------------------------
+PARENT_CONNECTIONS_MAX = 64  # at once; each is a thread, and an enclave needs one
+PARENT_REQUEST_SECONDS = 10.0  # for a whole request to arrive, whatever its pieces
+PARENT_ANSWER_SECONDS = 10.0  # without progress while an answer is being sent
+PARENT_LINGER_SECONDS = 1.0  # for a peer that has the answer to close its side
+PARENT_LINGER_READS = 16  # frames' worth of what a peer still sends that was refused
+PARENT_ACCEPT_PAUSE = 0.2  # seconds until accept is tried again when descriptors have run out
+PARENT_GRACE = 5.0  # seconds for open connections when the service ends
+RELAY_KMS_SECONDS = 20.0  # for KMS to answer the relay; under the enclave's `DEADLINE`
+
 # --- Input of the CLI --------------------------------------------------------------------------
 INPUT_MAX = 1_048_576  # bytes read from a file or stdin before the operation's own bound is applied
 HKDF_LENGTH_MAX = 255 * 32  # bytes; RFC 5869, section 2.3, for SHA-256
