@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from kmstool.errors import SettingError
+from kmstool.errors import SettingError, quoted
 from kmstool.limits import HOST_LABEL_MAX, HOST_MAX, KEY_ID_MAX
 
 
@@ -173,25 +173,25 @@ def parse_key_arn(text: str) -> KeyArn:
     parts = text.split(":", _ARN_PARTS - 1)
     if len(parts) != _ARN_PARTS:
         raise SettingError(
-            f"{_quote(text)} is not a key ARN: it has {len(parts)} parts of 6",
+            f"{quoted(text)} is not a key ARN: it has {len(parts)} parts of 6",
             hint=f"a key ARN looks like {_ARN_SHAPE}",
         )
     _, partition, service, region, account_id, resource = parts
     if service != "kms":
         raise SettingError(
-            f"{_quote(text)} is an ARN of the service {_quote(service)}, not of kms",
+            f"{quoted(text)} is an ARN of the service {quoted(service)}, not of kms",
             hint=f"a key ARN looks like {_ARN_SHAPE}",
         )
     expected = partition_of_region(region).name
     if partition != expected:
         raise SettingError(
-            f"the key ARN {_quote(text)} names partition {_quote(partition)}, but region {region}"
+            f"the key ARN {quoted(text)} names partition {quoted(partition)}, but region {region}"
             f" is in {expected}",
             hint="copy the ARN from the KMS console or from `aws kms describe-key`",
         )
     if not _ACCOUNT.fullmatch(account_id):
         raise SettingError(
-            f"the key ARN {_quote(text)} has the account id {_quote(account_id)}",
+            f"the key ARN {quoted(text)} has the account id {quoted(account_id)}",
             hint="an account id has 12 digits",
         )
     return KeyArn(partition, region, account_id, _parse_resource(text, resource))
@@ -212,7 +212,7 @@ def partition_of_region(region: str) -> Partition:
         for partition in PARTITIONS:
             if re.fullmatch(partition.region_regex, region):
                 return partition
-    raise SettingError(f"unknown region {_quote(region)}", hint=_region_hint(region))
+    raise SettingError(f"unknown region {quoted(region)}", hint=_region_hint(region))
 
 
 def kms_host(region: str, *, fips: bool = False) -> str:
@@ -237,15 +237,15 @@ def parse_host(text: str) -> str:
     host = text.lower()
     labels = host.split(".")
     if "://" in host or "/" in host:
-        raise SettingError(f"host {_quote(text)} is a URL", hint="give the host name alone")
+        raise SettingError(f"host {quoted(text)} is a URL", hint="give the host name alone")
     if ":" in host:
         raise SettingError(
-            f"host {_quote(text)} has a port or is an address",
+            f"host {quoted(text)} has a port or is an address",
             hint="give the name in the certificate alone; the port belongs to --via",
         )
     if labels[-1].isdecimal():
         raise SettingError(
-            f"host {_quote(text)} is an address, not a name",
+            f"host {quoted(text)} is an address, not a name",
             hint="KMS' certificates hold names; the address of the forwarder belongs to --via",
         )
     if (
@@ -254,7 +254,7 @@ def parse_host(text: str) -> str:
         or not all(len(label) <= HOST_LABEL_MAX and _LABEL.fullmatch(label) for label in labels)
     ):
         raise SettingError(
-            f"host {_quote(text)} is not a DNS name",
+            f"host {quoted(text)} is not a DNS name",
             hint="it looks like kms.eu-west-1.amazonaws.com, without a dot at its end",
         )
     return host
@@ -263,20 +263,20 @@ def parse_host(text: str) -> str:
 def _not_an_arn(text: str) -> SettingError:
     if text.startswith("alias/"):
         return SettingError(
-            f"{_quote(text)} is an alias, not a key ARN",
+            f"{quoted(text)} is an alias, not a key ARN",
             hint="an alias names whatever key the owner of the credentials points it at; ask"
-            f" `aws kms describe-key --key-id {_quote(text)}` for the ARN and give that",
+            f" `aws kms describe-key --key-id {quoted(text)}` for the ARN and give that",
         )
     if _UUID.fullmatch(text) or _MULTI_REGION.fullmatch(text):
         return SettingError(
-            f"{_quote(text)} is a bare key id, not a key ARN",
+            f"{quoted(text)} is a bare key id, not a key ARN",
             hint="a bare id means a key in the account of whoever supplied the credentials; give"
             f" the full ARN, {_ARN_SHAPE}",
         )
     if not text:
         return SettingError("the key ARN is empty", hint=f"a key ARN looks like {_ARN_SHAPE}")
     return SettingError(
-        f"{_quote(text)} is not a key ARN", hint=f"a key ARN looks like {_ARN_SHAPE}"
+        f"{quoted(text)} is not a key ARN", hint=f"a key ARN looks like {_ARN_SHAPE}"
     )
 
 
@@ -284,18 +284,18 @@ def _parse_resource(text: str, resource: str) -> str:
     kind, _, key_id = resource.partition("/")
     if kind == "alias":
         raise SettingError(
-            f"{_quote(text)} is the ARN of an alias, not of a key",
+            f"{quoted(text)} is the ARN of an alias, not of a key",
             hint="an alias can be pointed at another key at any time; ask `aws kms describe-key`"
             " for the key's own ARN and give that",
         )
     if kind != "key":
         raise SettingError(
-            f"{_quote(text)} names {_quote(resource)}, which is not a key",
+            f"{quoted(text)} names {quoted(resource)}, which is not a key",
             hint=f"a key ARN looks like {_ARN_SHAPE}",
         )
     if not (_UUID.fullmatch(key_id) or _MULTI_REGION.fullmatch(key_id)):
         raise SettingError(
-            f"the key ARN {_quote(text)} has the key id {_quote(key_id)}",
+            f"the key ARN {quoted(text)} has the key id {quoted(key_id)}",
             hint="a key id is a UUID in lower case, or mrk- and 32 hexadecimal digits",
         )
     return key_id
@@ -309,8 +309,3 @@ def _region_hint(region: str) -> str:
     if close:
         return f"did you mean {' or '.join(close)}?"
     return "a region looks like eu-west-1"
-
-
-def _quote(text: str) -> str:
-    """The value for a message: escaped, so that it cannot act on a terminal, and not too long."""
-    return repr(text if len(text) <= 100 else text[:100] + "…")

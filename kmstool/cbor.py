@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 
 import cbor2
 
+from kmstool.errors import printable
+
 
 class CborError(Exception):
     """The bytes are not one strict CBOR item; callers turn it into their own family's error."""
@@ -70,5 +72,4 @@ _NO_TAGS = _EveryTag()
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error.__cause__ or error)
-    return "".join(c if c.isprintable() else "?" for c in text)[:200]
+    return printable(str(error.__cause__ or error))[:200]

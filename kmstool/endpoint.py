@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from kmstool.errors import KmsError, SettingError, TransportError
+from kmstool.errors import KmsError, SettingError, TransportError, quoted
 from kmstool.limits import (
     CONNECT_TIMEOUT,
     DEADLINE_MAX,
@@ -304,8 +304,7 @@ def _number(text: str, name: str, digits: str, least: int, most: int) -> int:
 
 
 def _no_address(text: str, reason: str) -> SettingError:
-    shown = repr(text if len(text) <= 100 else text[:100] + "…")
     return SettingError(
-        f"{shown} is not an address: {reason}",
+        f"{quoted(text)} is not an address: {reason}",
         hint="an address looks like vsock://3:8000, tcp://127.0.0.1:8000 or unix:/run/kms.sock",
     )

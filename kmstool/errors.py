@@ -1,7 +1,8 @@
 """The one family of exceptions: what failed, with which value, and a hint that says what to do.
 
-No message, `repr` or attribute ever holds a secret. Exit codes are not known here: the CLI maps
-these classes to them (`cli/exit_codes.py`).
+No message, `repr` or attribute ever holds a secret. Messages go to terminals: `printable` and
+`quoted` make text from outside fit for one. Exit codes are not known here: the CLI maps these
+classes to them (`cli/exit_codes.py`).
 """
 
 
@@ -130,3 +131,13 @@ class PolicyError(KmstoolError):
 
 class LocalFileError(KmstoolError):
     """A local file or pipe could not be read or written."""
+
+
+def printable(text: str) -> str:
+    """`text` with `?` for every control, format (direction) and surrogate character."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
+def quoted(text: str) -> str:
+    """`text` escaped and in quotes, not more than 100 characters of it."""
+    return repr(text if len(text) <= 100 else text[:100] + "…")

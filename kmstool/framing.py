@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from kmstool.errors import CredentialsError, InputError, TransportError, UntrustedAnswerError
+from kmstool.errors import CredentialsError, InputError, TransportError, UntrustedAnswerError, printable
 from kmstool.limits import FRAME_MAX, PEER_MESSAGE_PRINT_MAX
 from kmstool.strict_json import read_object
 
@@ -246,7 +246,7 @@ def _is_version(value: object) -> bool:
 def _printable(text: str) -> str:
     """The peer's text made safe for a terminal and a log line."""
     cut = text if len(text) <= PEER_MESSAGE_PRINT_MAX else text[:PEER_MESSAGE_PRINT_MAX] + "…"
-    return "".join(char if char.isprintable() else "?" for char in cut)
+    return printable(cut)
 
 
 def _read_exactly(recv: Callable[[int], bytes], count: int, what: str) -> bytes:

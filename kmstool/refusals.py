@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from kmstool.errors import KmsError
+from kmstool.errors import KmsError, printable
 from kmstool.limits import HTTP_BODY_MAX, HTTP_MESSAGE_PRINT_MAX
 from kmstool.strict_json import read_object
 
@@ -50,7 +50,7 @@ def parse_error(
     code = _error_code(members.get("__type")) or _error_code(headers.get("x-amzn-errortype"))
     said = members.get("message", members.get("Message"))
     said = said if isinstance(said, str) else ""
-    said = _printable(said.replace(secret, "…") if secret else said)
+    said = _one_line(said.replace(secret, "…") if secret else said)
     code = code or f"HTTP{status}"
     request_id = headers.get("x-amzn-requestid", "")
     return KmsError(
@@ -73,11 +73,8 @@ def _error_code(value: object) -> str | None:
     return name if _CODE.fullmatch(name) else None
 
 
-def _printable(text: str) -> str:
-    """One line; `isprintable` is False for control, format (direction) and surrogate characters."""
-    cut = text[: 2 * HTTP_MESSAGE_PRINT_MAX]
-    line = " ".join(cut.split())
-    line = "".join(c if c.isprintable() else "?" for c in line)
+def _one_line(text: str) -> str:
+    line = printable(" ".join(text[: 2 * HTTP_MESSAGE_PRINT_MAX].split()))
     return line if len(line) <= HTTP_MESSAGE_PRINT_MAX else line[: HTTP_MESSAGE_PRINT_MAX - 1] + "…"
 
 

@@ -27,7 +27,7 @@ from cryptography.x509 import verification as v
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
 from kmstool import limits
-from kmstool.errors import DocumentError
+from kmstool.errors import DocumentError, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ def _reason(error: Exception) -> str:
         return "the issuer of one of its certificates is not in cabundle"
     for wrapping in _WRAPPINGS:
         text = text.replace(wrapping, "")
-    return "".join(c if c.isprintable() else "?" for c in text)[:300]
+    return printable(text)[:300]
 
 
 _WRAPPINGS: Final = (

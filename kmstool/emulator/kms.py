@@ -27,6 +27,7 @@ from kmstool.emulator.refusal import Refusal
 from kmstool.emulator.server import HttpAnswer
 from kmstool.emulator.store import Store
 from kmstool.emulator.validation import Parameters, load_service_model, write_answer
+from kmstool.errors import printable
 
 _TARGET_PREFIX = "TrentService."
 _CONTENT_TYPE = "application/x-amz-json-1.1"
@@ -82,9 +83,7 @@ class Record:
         reason = f" {self.detail}" if self.detail else ""
         text = f"{' '.join(parts)} {self.milliseconds:.1f}ms{reason}"
         # A client chose some of these words: it must not write escape sequences to a terminal.
-        if text.isprintable():
-            return text
-        return "".join(letter if letter.isprintable() else "?" for letter in text)
+        return printable(text)
 
 
 class Kms:

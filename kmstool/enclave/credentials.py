@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kmstool.endpoint import Address, Deadline, connect, parse_address
-from kmstool.errors import CredentialsError, InputError, SettingError, TransportError
+from kmstool.errors import CredentialsError, InputError, SettingError, TransportError, quoted
 from kmstool.framing import build_credentials_request, parse_credentials_answer, read_frame
 from kmstool.limits import (
     ACCESS_KEY_ID_MAX,
@@ -104,7 +104,7 @@ def load_credentials(
     if source.startswith("fd:"):
         digits = source.removeprefix("fd:")
         if not (digits.isascii() and digits.isdecimal() and len(digits) <= 7):
-            raise SettingError(f"{source!r} names no descriptor", hint="write it like fd:3")
+            raise SettingError(f"{quoted(source)} names no descriptor", hint="write it like fd:3")
         return credentials_from_descriptor(int(digits), deadline)
     return fetch_credentials(_parse_source_address(source), deadline)
 
@@ -303,7 +303,7 @@ def _parse_source_address(source: str) -> Address:
         return parse_address(source)
     except SettingError:
         raise SettingError(
-            f"{source[:100]!r} is no source of credentials",
+            f"{quoted(source)} is no source of credentials",
             hint="it is env, file:PATH, fd:N, or an address such as vsock://3:8002",
         ) from None
 

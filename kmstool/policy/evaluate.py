@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from kmstool.errors import PolicyError, SettingError
+from kmstool.errors import PolicyError, SettingError, printable
 from kmstool.policy.keys import (
     ATTESTATION_PREFIX,
     attestation_keys,
@@ -28,7 +28,7 @@ from kmstool.policy.parse import (
     Statement,
     parse_policy,
 )
-from kmstool.policy.printable import cut, printable, shown
+from kmstool.policy.printable import cut, shown
 from kmstool.policy.results import ConditionResult, Decision, StatementResult, nearest
 from kmstool.policy.wording import condition_sentence, undefined_sentence, unknown_sentence
 

@@ -5,12 +5,9 @@ Both come from files and from outside, and messages go to terminals.
 
 from typing import Final
 
+from kmstool.errors import printable
+
 SHOWN_MAX: Final = 80  # characters; whoever reads a message finds the rest in the policy
-
-
-def printable(text: str) -> str:
-    """Control, direction and surrogate characters become `?`."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def shown(text: str) -> str:

@@ -7,6 +7,7 @@ are quoted and made printable.
 
 from collections.abc import Sequence
 
+from kmstool.errors import printable
 from kmstool.policy.keys import ATTESTATION_PREFIX, CONTEXT_PREFIX
 from kmstool.policy.operators import Quantifier
 from kmstool.policy.parse import Condition
@@ -56,7 +57,7 @@ def _name(key: str) -> str:
     lower = key.lower()
     if lower.startswith(CONTEXT_PREFIX):
         return f"{shown(key[len(CONTEXT_PREFIX) :])} of the encryption context"
-    return "".join(c if c.isprintable() else "?" for c in key)
+    return printable(key)
 
 
 def _missing(key: str, *, attested: bool) -> str:
