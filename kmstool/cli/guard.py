@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -31,6 +32,9 @@ _ENDINGS = {
     signal.SIGTERM: ("terminated", ExitCode.TERMINATED),
     signal.SIGHUP: ("terminated", ExitCode.TERMINATED),
 }
+# Seconds in which a signal cannot end what the one before it began: removing temporary files. Not
+# for ever, since Python swallows exceptions in some places (`__del__`), the first one's too.
+_CLEAN_UP = 2.0
 
 
 def guarded(body: Callable[[], None], *, common: Common) -> int:
@@ -41,7 +45,9 @@ def guarded(body: Callable[[], None], *, common: Common) -> int:
     try:
         body()
         _flush_stdout()
+        signals.over = True
     except BaseException as error:  # noqa: BLE001 - the one place that may catch everything
+        signals.over = True
         # An extension module that is interrupted may raise something else in the signal's place.
         if signals.arrived is not None:
             message, code = _ENDINGS[signals.arrived]
@@ -154,10 +160,13 @@ class _Signals:
 
     Attributes:
         arrived: the first signal, or None.
+        over: the work has ended, one way or another, and signals come too late.
     """
 
     def __init__(self) -> None:
         self.arrived: signal.Signals | None = None
+        self.over = False
+        self._raised_at = -_CLEAN_UP
         self._before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is not threading.main_thread():
             return
@@ -171,7 +180,11 @@ class _Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _raise(self, number: int, _frame: FrameType | None) -> NoReturn:
+    def _raise(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.over or now - self._raised_at < _CLEAN_UP:
+            return
+        self._raised_at = now
         self.arrived = self.arrived or signal.Signals(number)
         raise Signalled
 

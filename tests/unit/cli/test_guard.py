@@ -1,13 +1,17 @@
 """Exceptions become messages and exit codes in one place, and show nothing they should not."""
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
 
+from kmstool.cli import console, guard
 from kmstool.cli.common import Common
 from kmstool.cli.exit_codes import ExitCode
 from kmstool.cli.guard import guarded
@@ -93,6 +97,66 @@ def test_a_signal_decides_even_where_something_else_is_raised(
     assert code == (130 if number == signal.SIGINT else 143)
     assert "bug" not in capsys.readouterr().err
     assert signal.getsignal(number) == before
+
+
+def at_once(*numbers: signal.Signals) -> None:
+    """Has the kernel deliver these signals together."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+def test_two_signals_at_once_are_one_end(capsys: pytest.CaptureFixture[str]) -> None:
+    # systemd sends SIGTERM and SIGHUP together. The second raised again, out of the guard itself:
+    # a traceback, and exit code 1.
+    body = lambda: at_once(signal.SIGTERM, signal.SIGHUP)  # noqa: E731
+    assert guarded(body, common=Common()) == ExitCode.TERMINATED
+    assert capsys.readouterr().err == "kmstool: error: terminated\n"
+
+
+def test_a_second_ctrl_c_does_not_end_the_clean_up(tmp_path: Path) -> None:
+    # Impatience left the temporary file, and the secret in it, where they were.
+    temporary = tmp_path / "secret"
+
+    def body() -> None:
+        temporary.touch()
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            temporary.unlink()
+
+    assert guarded(body, common=Common()) == ExitCode.INTERRUPTED
+    assert not temporary.exists()
+
+
+def test_a_signal_that_was_swallowed_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Python drops what is raised inside `__del__` and the like.
+    monkeypatch.setattr(guard, "_CLEAN_UP", 0.0)
+
+    def body() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the second one ends it")
+
+    assert guarded(body, common=Common()) == ExitCode.INTERRUPTED
+
+
+def test_a_signal_after_the_end_comes_too_late(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # While the error was printed, it turned the message into a traceback.
+    said = console.error
+
+    def interrupted(message: str, hint: str | None = None) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        said(message, hint)
+
+    monkeypatch.setattr(console, "error", interrupted)
+    assert guarded(raising(SettingError("x")), common=Common()) == ExitCode.SETTING
+    assert capsys.readouterr().err == "kmstool: error: x\n"
 
 
 def test_what_the_caller_ignored_stays_ignored() -> None:
