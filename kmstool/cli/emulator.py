@@ -5,6 +5,7 @@ it brings botocore.
 """
 
 import contextlib
+import json
 import os
 import shlex
 import sys
@@ -20,7 +21,8 @@ from kmstool.cli.common import common_options
 from kmstool.errors import LocalFileError, SettingError
 
 if TYPE_CHECKING:
-    from kmstool.emulator.running import EmulatorOptions
+    from kmstool.emulator.hostile import Attack
+    from kmstool.emulator.running import Emulator, EmulatorOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -103,11 +105,23 @@ def kms_options(command: F) -> F:
 @kms_options
 @enclave_options
 @click.option("--log", "log_file", metavar="FILE", help="Append a line for each request to FILE.")
+@click.option(
+    "--hostile",
+    metavar="ATTACK",
+    help="Put a hostile parent between COMMAND and the emulator; `emulator attacks` lists what it"
+    " can do.",
+)
 @common_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
 def run(
-    context: click.Context, /, *, command: tuple[str, ...], log_file: str | None, **values: Any
+    context: click.Context,
+    /,
+    *,
+    command: tuple[str, ...],
+    log_file: str | None,
+    hostile: str | None,
+    **values: Any,
 ) -> None:
     """Run COMMAND beside an emulator made for it.
 
@@ -116,8 +130,9 @@ def run(
     behind.
 
     \b
-    Example:
+    Examples:
       kmstool emulator run -- ./my-test.sh
+      kmstool emulator run --hostile replayed-answer -- ./my-test.sh
     """
     from kmstool.emulator.command import held_signals, run_command  # noqa: PLC0415
     from kmstool.emulator.directory import environment_around  # noqa: PLC0415
@@ -129,8 +144,9 @@ def run(
         _report_to(log_file) as report,
         _temporary_folder() as folder,
         Emulator(folder, _options(values, report)) as emulator,
+        _parent(emulator, hostile, report) as environment,
     ):
-        variables = environment_around(os.environ, emulator.environment)
+        variables = environment_around(os.environ, environment)
         code = run_command(command, variables, mask=mask, report=console.error)
     context.exit(code)
 
@@ -207,6 +223,48 @@ def enclave(context: click.Context, /, *, command: tuple[str, ...], **values: An
             variables = {**os.environ, "KMSTOOL_EMULATOR": str(second.directory)}
             code = run_command(command, variables, mask=mask, report=console.error)
     context.exit(code)
+
+
+@group.command(short_help="List what the hostile parent can do.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@common_options
+def attacks(*, as_json: bool) -> None:
+    """List what the hostile parent of `emulator run --hostile` can do."""
+    from kmstool.emulator.hostile import ATTACKS  # noqa: PLC0415
+
+    if as_json:
+        click.echo(json.dumps([_described(attack) for attack in ATTACKS.values()], indent=1))
+        return
+    width = max(len(name) for name in ATTACKS)
+    for attack in ATTACKS.values():
+        click.echo(f"{attack.name:{width}}  {attack.setup:11}  {attack.sentence}")
+
+
+def _described(attack: "type[Attack]") -> dict[str, Any]:
+    return {
+        "name": attack.name,
+        "setup": attack.setup,
+        "sentence": attack.sentence,
+        "sound": attack.sound,
+        "exit_codes": attack.exit_codes,
+    }
+
+
+@contextlib.contextmanager
+def _parent(
+    emulator: "Emulator", attack: str | None, report: Callable[[str], None]
+) -> Iterator[dict[str, str]]:
+    """The environment of the command: the emulator's, or that of a hostile parent before it."""
+    if attack is None:
+        yield emulator.environment
+        return
+    from kmstool.emulator.hostile import HostileParent  # noqa: PLC0415
+
+    with (
+        _temporary_folder() as folder,
+        HostileParent(emulator, folder, attack, report=report) as parent,
+    ):
+        yield parent.environment
 
 
 def _options(values: dict[str, Any], report: Callable[[str], None]) -> "EmulatorOptions":

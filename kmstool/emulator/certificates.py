@@ -29,12 +29,15 @@ _CONTEXTS_MAX = 64  # names with a certificate at once; a fuzzing client must no
 _VPC_LABEL = re.compile(r"vpce-[0-9a-z-]{1,58}")
 
 
+_CA_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kmstool emulator CA")])
+
+
 class Authority:
     """A CA of one emulator, with a certificate of its own for each KMS name asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: x509.Name = _CA_NAME) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kmstool emulator CA")])
+        self._name = name
         self._certificate = self._make_root()
         self._server_key = ec.generate_private_key(ec.SECP256R1())
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -48,8 +51,10 @@ class Authority:
     def server_context(self) -> ssl.SSLContext:
         """The context of the listening side: localhost, and any KMS name by SNI."""
         loopback = [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
-        context = self._make_context(
-            [x509.DNSName("localhost"), *(x509.IPAddress(address) for address in loopback)]
+        context = make_context(
+            self.issue(
+                [x509.DNSName("localhost"), *(x509.IPAddress(address) for address in loopback)]
+            )
         )
 
         def choose(
@@ -61,9 +66,14 @@ class Authority:
         context.sni_callback = choose
         return context
 
-    def issue(self, names: list[x509.GeneralName]) -> bytes:
-        """A server certificate for these names and its private key, as PEM."""
+    def issue(self, names: list[x509.GeneralName], *, end: datetime | None = None) -> bytes:
+        """A server certificate for these names and its private key, as PEM.
+
+        Args:
+            end: notAfter, for a certificate that has expired; default `LIFETIME` from now.
+        """
         now = datetime.now(UTC)
+        end = now + LIFETIME if end is None else end
         public_key = self._server_key.public_key()
         certificate = (
             x509.CertificateBuilder()
@@ -73,8 +83,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5))
-            .not_valid_after(now + LIFETIME)
+            .not_valid_before(min(now, end) - timedelta(minutes=5))
+            .not_valid_after(end)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(certificates=False), critical=True)
@@ -116,18 +126,24 @@ class Authority:
             if context is None:
                 if len(self._contexts) >= _CONTEXTS_MAX:
                     self._contexts.clear()
-                context = self._contexts[name] = self._make_context([x509.DNSName(name)])
+                context = self._contexts[name] = make_context(self.issue([x509.DNSName(name)]))
             return context
 
-    def _make_context(self, names: list[x509.GeneralName]) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        # The standard library loads keys from files only.
-        with tempfile.TemporaryDirectory(prefix="kmstool-") as folder:
-            path = Path(folder, "server.pem")
-            path.write_bytes(self.issue(names))
-            context.load_cert_chain(path)
-        return context
+
+def make_context(pem: bytes, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    """A server's context that speaks one version of TLS.
+
+    Args:
+        pem: the certificate, whatever is sent along with it, and the private key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = context.maximum_version = version
+    # The standard library loads keys from files only.
+    with tempfile.TemporaryDirectory(prefix="kmstool-") as folder:
+        path = Path(folder, "server.pem")
+        path.write_bytes(pem)
+        context.load_cert_chain(path)
+    return context
 
 
 def is_kms_host(name: str) -> bool:

@@ -75,6 +75,7 @@ class Emulator:
         directory: where the files are; it has to exist and is not removed.
         chain: the simulated hypervisor's keys.
         nsm, store: the security module and the keys, for tests that look inside.
+        authority: the CA of KMS' certificate.
         admin: the principal that AWS SDKs act as.
         enclave: the principal that kmstool acts as, or None where the file names no such role.
 
@@ -92,7 +93,7 @@ class Emulator:
         self.enclave = _named_or_none(self.principals, _in_partition(ENCLAVE_ARN, partition))
         self.chain = SigningChain.generate()
         simulated = options.nitro_root == "simulated"
-        authority = Authority()
+        self.authority = Authority()
         with contextlib.ExitStack() as stack:
             self.store = Store(options.store)
             stack.callback(self.store.close)
@@ -107,18 +108,21 @@ class Emulator:
             )
             server = Server(
                 self.kms.handle,
-                authority.server_context(),
+                self.authority.server_context(),
                 port=options.port,
                 report=options.report,
             )
             stack.callback(server.close)
             self.address = server.address
-            stack.callback(_clear, directory)
+            stack.callback(clear_directory, directory)
             self.nsm = SimulatedNsm(options.pcrs, self.chain, options.map_form, clock=options.clock)
             stack.enter_context(NsmServer(self.nsm.handle, directory / layout.NSM_SOCKET))
             self.chain.save(directory / layout.NITRO_FOLDER)
             layout.write_directory(
-                directory, kms=self.address, ca_pem=authority.certificate_pem, enclave=self.enclave
+                directory,
+                kms=self.address,
+                ca_pem=self.authority.certificate_pem,
+                enclave=self.enclave,
             )
             self._stack = stack.pop_all()
 
@@ -173,7 +177,7 @@ class SecondEnclave:
         running = read_emulator_directory(str(outer))
         chain = SigningChain.load(outer / layout.NITRO_FOLDER)
         with contextlib.ExitStack() as stack:
-            stack.callback(_clear, directory)
+            stack.callback(clear_directory, directory)
             nsm = SimulatedNsm(pcrs, chain, map_form)
             stack.enter_context(NsmServer(nsm.handle, directory / layout.NSM_SOCKET))
             try:
@@ -207,7 +211,8 @@ class SecondEnclave:
         self.close()
 
 
-def _clear(directory: Path) -> None:
+def clear_directory(directory: Path) -> None:
+    """Removes what `write_directory` and `SigningChain.save` wrote."""
     for name in (layout.SETTINGS_FILE, layout.CREDENTIALS_FILE, layout.CA_FILE):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / layout.NITRO_FOLDER, ignore_errors=True)

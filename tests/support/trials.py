@@ -1,0 +1,160 @@
+"""One attack on two programs: the plain client of tests/attacks, and kmstool as a whole process.
+
+Used by tests/attacks and by `scripts/demo attacks`.
+"""
+
+import base64
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from support.emulator import RunningEmulator, running_emulator
+from support.kms_calls import locked_policy
+
+from kmstool.emulator.hostile import ATTACKS, CHOSEN, HostileParent
+from kmstool.emulator.pcrs import label_pcrs
+
+PLAIN_CLIENT = Path(__file__).resolve().parents[1] / "attacks" / "plain_client.py"
+PATIENCE = 5.0  # seconds after which a client that has no deadline counts as held up
+DEADLINE = 3.0  # seconds that kmstool is given
+CONTEXT = ("app", "trial")
+FIRST, SECOND = b"the first secret of the trial---", b"the second secret of the trial--"
+
+
+class End(StrEnum):
+    """What became of a client."""
+
+    RIGHT = "opens the right secret"
+    REFUSES = "refuses"
+    FOOLED = "fooled"
+    HELD_UP = "held up"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a client ended.
+
+    Attributes:
+        text: one line for a person.
+        code: its exit code, or None where it was ended for it.
+    """
+
+    end: End
+    text: str
+    code: int | None
+    stdout: bytes = b""
+    stderr: str = ""
+
+
+class Stage:
+    """An emulator with a key, its alias, and two secrets encrypted under it."""
+
+    def __init__(self, emulator: RunningEmulator) -> None:
+        self.emulator = emulator
+        admin = emulator.admin_client()
+        self.arn: str = admin.create_key()["KeyMetadata"]["Arn"]
+        admin.create_alias(AliasName="alias/app", TargetKeyId=self.arn)
+        admin.put_key_policy(
+            KeyId=self.arn,
+            PolicyName="default",
+            Policy=locked_policy(label_pcrs()),
+            BypassPolicyLockoutSafetyCheck=True,
+        )
+
+        def encrypt(secret: bytes, **context: str) -> str:
+            answer = admin.encrypt(KeyId=self.arn, Plaintext=secret, EncryptionContext=context)
+            return base64.b64encode(answer["CiphertextBlob"]).decode()
+
+        self.plain = [encrypt(FIRST), encrypt(SECOND)]
+        self.bound = [encrypt(secret, **dict([CONTEXT])) for secret in (FIRST, SECOND)]
+
+    @contextlib.contextmanager
+    def under(self, attack: str) -> Iterator[dict[str, str]]:
+        """The environment of a program under an attack."""
+        with (
+            tempfile.TemporaryDirectory(prefix="kmstool-") as folder,
+            HostileParent(self.emulator.emulator, Path(folder), attack) as parent,
+        ):
+            yield parent.environment
+
+    def plain_client(self, environment: dict[str, str]) -> Outcome:
+        """One process opens both secrets."""
+        command = [sys.executable, str(PLAIN_CLIENT), *self.plain]
+        try:
+            done = _run(command, environment, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            return Outcome(End.HELD_UP, f"still waits after {PATIENCE:.0f} s", None)
+        opened = [base64.b64decode(line) for line in done.stdout.split()]
+        last = (done.stderr.decode().strip().splitlines() or [""])[-1]
+        for got, wanted in zip(opened, (FIRST, SECOND), strict=False):
+            if got != wanted:
+                which = "the parent's bytes" if got == CHOSEN else "an old secret"
+                text = f"takes {which} for the secret"
+                return Outcome(End.FOOLED, text, done.returncode, done.stdout)
+        if done.returncode == 0:
+            return Outcome(End.RIGHT, End.RIGHT, 0, done.stdout)
+        return Outcome(End.REFUSES, last, done.returncode, done.stdout)
+
+    def kmstool(self, environment: dict[str, str]) -> Outcome:
+        """A process for each secret, until one is refused."""
+        for ciphertext, wanted in zip(self.bound, (FIRST, SECOND), strict=True):
+            done = self.decrypt(environment, ciphertext)
+            if done.end is not End.RIGHT or done.stdout != wanted:
+                return done
+        return done
+
+    def decrypt(self, environment: dict[str, str], ciphertext: str) -> Outcome:
+        """`kmstool decrypt`, the safe way: full ARN and an encryption context."""
+        arguments = ["--key-id", self.arn, "--encryption-context", "=".join(CONTEXT)]
+        done = _run(
+            [*KMSTOOL, "decrypt", *arguments, "--timeout", str(DEADLINE)],
+            environment,
+            timeout=60,
+            stdin=ciphertext,
+        )
+        return judged(done, (FIRST, SECOND))
+
+
+KMSTOOL = [sys.executable, "-c", "from kmstool.cli.main import run; run()"]
+
+
+def judged(done: subprocess.CompletedProcess[bytes], right: tuple[bytes, ...]) -> Outcome:
+    """What a run of kmstool came to."""
+    stderr = done.stderr.decode()
+    error = [line for line in stderr.splitlines() if line.startswith("kmstool: error: ")]
+    if done.returncode == 0:
+        end = End.RIGHT if done.stdout in right else End.FOOLED
+        return Outcome(end, end, 0, done.stdout, stderr)
+    text = error[0].removeprefix("kmstool: error: ") if error else stderr
+    return Outcome(End.REFUSES, text, done.returncode, done.stdout, stderr)
+
+
+@contextlib.contextmanager
+def stage() -> Iterator[Stage]:
+    """A stage of one's own."""
+    with running_emulator() as emulator:
+        yield Stage(emulator)
+
+
+def _run(
+    command: list[str], environment: dict[str, str], *, timeout: float, stdin: str = ""
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command,
+        input=stdin.encode(),
+        env={**os.environ, **environment},
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def direct_attacks() -> list[str]:
+    """By name, in the order of the table."""
+    return [name for name, attack in ATTACKS.items() if attack.setup == "direct"]
