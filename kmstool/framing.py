@@ -10,7 +10,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from kmstool.errors import CredentialsError, InputError, TransportError, UntrustedAnswerError, printable
+from kmstool.errors import (
+    CredentialsError,
+    InputError,
+    TransportError,
+    UntrustedAnswerError,
+    printable,
+)
 from kmstool.limits import FRAME_MAX, PEER_MESSAGE_PRINT_MAX
 from kmstool.strict_json import read_object
 
@@ -113,17 +119,11 @@ def parse_credentials_answer(message: Mapping[str, object]) -> Mapping[str, obje
     """
     if "Error" not in message:
         return message
-    error = message["Error"]
-    if (
-        len(message) != 1
-        or not isinstance(error, dict)
-        or not isinstance(error.get("Code"), str)
-        or not isinstance(error.get("Message"), str)
-    ):
+    refusal = _read_refusal(message)
+    if refusal is None:
         raise CredentialsError("the parent answered with a malformed error in place of credentials")
     raise CredentialsError(
-        f"the parent gave no credentials: {_printable(error['Code'])}:"
-        f" {_printable(error['Message'])}",
+        "the parent gave no credentials: " + ": ".join(refusal),
         hint="look at the output of the credentials service on the parent instance",
     )
 
@@ -223,18 +223,13 @@ def parse_relay_answer(
 
 
 def _relay_error(message: Mapping[str, object]) -> TransportError | UntrustedAnswerError:
-    error = message["Error"]
-    if (
-        len(message) != 1
-        or not isinstance(error, dict)
-        or not isinstance(error.get("Code"), str)
-        or not isinstance(error.get("Message"), str)
-    ):
+    refusal = _read_refusal(message)
+    if refusal is None:
         return UntrustedAnswerError("the relay answered with a malformed error")
     return TransportError(
-        f"the relay did not ask KMS: {_printable(error['Code'])}: {_printable(error['Message'])}",
+        "the relay did not ask KMS: " + ": ".join(refusal),
         hint="look at the output of the relay on the parent instance, and at its --allow-key",
-        retryable=error["Code"] == NOT_AVAILABLE,
+        retryable=refusal[0] == NOT_AVAILABLE,
     )
 
 
@@ -243,8 +238,18 @@ def _is_version(value: object) -> bool:
     return type(value) is int and value == VERSION
 
 
-def _printable(text: str) -> str:
-    """The peer's text made safe for a terminal and a log line."""
+def _read_refusal(message: Mapping[str, object]) -> tuple[str, str] | None:
+    """Code and text of the peer's `Error`, fit for a message; None where it is malformed."""
+    error = message["Error"]
+    if len(message) != 1 or not isinstance(error, dict):
+        return None
+    code, text = error.get("Code"), error.get("Message")
+    if not isinstance(code, str) or not isinstance(text, str):
+        return None
+    return _cut(code), _cut(text)
+
+
+def _cut(text: str) -> str:
     cut = text if len(text) <= PEER_MESSAGE_PRINT_MAX else text[:PEER_MESSAGE_PRINT_MAX] + "…"
     return printable(cut)
 
