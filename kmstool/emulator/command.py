@@ -3,7 +3,8 @@
 The emulator's threads run in this process, so the command is started with posix_spawn (a fork in a
 process with threads may deadlock), and this thread then only waits: for the command's end, and for
 signals to pass on. Signals are held back from before the emulator's first thread is started, so
-that none of them ends this process before its files are removed.
+that none of them ends this process before its files are removed. What the caller ignored (nohup, a
+background job) stays ignored, here and in the command.
 """
 
 import contextlib
@@ -34,8 +35,8 @@ def held_signals() -> Iterator[set[int]]:
 
 
 def wait_for_end() -> int:
-    """Waits, with signals held, until one asks to end; returns 128 + its number."""
-    return 128 + signal.sigwait(_ENDING)
+    """Waits, with signals held, until one asks to end; returns 130 for SIGINT, 143 for others."""
+    return 130 if signal.sigwait(_heeded()) == signal.SIGINT else 143
 
 
 def run_command(
@@ -82,6 +83,11 @@ def _wait(process: int) -> int:
         if ended:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-        received = signal.sigwaitinfo({*_ENDING, signal.SIGCHLD})
+        received = signal.sigwaitinfo({*_heeded(), signal.SIGCHLD})
         if received.si_signo != signal.SIGCHLD and received.si_code != _FROM_KERNEL:
             os.kill(process, received.si_signo)
+
+
+def _heeded() -> list[signal.Signals]:
+    """Those that the caller did not ignore. (Linux queues an ignored one that is held back.)"""
+    return [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]

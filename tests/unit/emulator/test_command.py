@@ -2,8 +2,9 @@
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -74,10 +75,42 @@ def test_signals_are_passed_on(number: signal.Signals) -> None:
         timer.join()
 
 
-def test_waiting_for_the_end() -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_waiting_for_the_end(number: signal.Signals, code: int) -> None:
     with held_signals():
-        timer = to_this_thread(signal.SIGTERM)
+        timer = to_this_thread(number)
+        assert wait_for_end() == code
+        timer.join()
+
+
+@pytest.fixture
+def no_hangup() -> Iterator[None]:
+    """As nohup(1) has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("no_hangup")
+def test_what_the_caller_ignored_does_not_end_the_emulator() -> None:
+    with held_signals():
+        timers = [to_this_thread(signal.SIGHUP), to_this_thread(signal.SIGTERM)]
+        signal.pthread_kill(threading.get_ident(), signal.SIGHUP)
         assert wait_for_end() == 143
+        assert signal.SIGHUP in signal.sigpending()
+        for timer in timers:
+            timer.join()
+
+
+@pytest.mark.usefixtures("no_hangup")
+def test_what_the_caller_ignored_is_not_passed_on() -> None:
+    # The shell could not trap it, but bash and Python programs reset what they inherit at times.
+    listen = "import signal, time; signal.signal(signal.SIGHUP, signal.SIG_DFL); time.sleep(1)"
+    with held_signals() as mask:
+        timer = to_this_thread(signal.SIGHUP)
+        assert run_command([sys.executable, "-c", listen], os.environ, mask=mask) == 0
         timer.join()
 
 
