@@ -1,6 +1,7 @@
 """Fixtures for every test: the shared material, and a guard against real vsock addresses."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,16 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 NOWHERE = "unix:/nonexistent/kmstool-test"
+
+# Under nohup, or as a script's background job, these arrive ignored, and every process that a test
+# starts would inherit that: nothing could be interrupted any more.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session")

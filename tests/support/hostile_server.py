@@ -163,7 +163,9 @@ class HostileServer:
         self._acceptor.join()
         for connection in list(self._open):
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                # On the raw descriptor: SSLSocket.shutdown would take the TLS state from the
+                # thread that is about to say goodbye with it.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
 
