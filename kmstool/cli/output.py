@@ -10,9 +10,12 @@ Rules:
    renamed over. A symbolic link is followed, and the file it leads to is replaced where it is.
 4. stdout is written by its descriptor, without a buffer: if the call returns, the kernel has it.
 5. Bytes that are not text are not written to a terminal, unless `-o -` says so.
+6. `Stream` does the same for a result that comes in pieces: a file appears with `commit`, and what
+   goes to stdout goes out at once.
 """
 
 import binascii
+import codecs
 import contextlib
 import errno
 import json
@@ -36,6 +39,8 @@ _HINTS = {
     errno.EPIPE: "what reads the output ended before it had everything",
     errno.EBADF: "stdout is closed: redirect it, or give -o FILE",
 }
+_BINARY = "the result is binary, and stdout is a terminal"
+_BINARY_HINT = "write it to a file with -o FILE, or force it with -o -"
 
 
 class Output(NamedTuple):
@@ -63,15 +68,86 @@ def deliver(outputs: Sequence[Output]) -> None:
     """
     for output in outputs:
         if output.target is None and os.isatty(1) and not _is_text(output.data):
-            raise LocalFileError(
-                "the result is binary, and stdout is a terminal",
-                hint="write it to a file with -o FILE, add --format base64, or force it with -o -",
-            )
+            raise LocalFileError(_BINARY, hint=f"{_BINARY_HINT}, or add --format base64")
     with _Staging() as staging:
         direct = [output for output in outputs if not staging.add(output)]
         for output in direct:
             _write_direct(output)
         staging.commit()
+
+
+class Stream:
+    """One result on its way out in pieces, from `start` to `commit`.
+
+    Args:
+        target: as in `Output`.
+    """
+
+    def __init__(self, target: str | None) -> None:
+        self._target = target
+        self._name = "stdout" if target is None or target == "-" else target
+        self._staging = _Staging()
+        self._descriptor = -1
+        self._staged = False
+        self._terminal = target is None and os.isatty(1)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._close()
+        self._staging.__exit__()
+
+    def start(self) -> Self:
+        """Opens the target: from here on it can be written to.
+
+        Raises:
+            LocalFileError: it cannot be.
+        """
+        staged = self._staging.reserve(self._target)
+        self._staged = staged is not None
+        try:
+            self._descriptor = _open_direct(self._target) if staged is None else staged
+        except OSError as error:
+            raise _failed(self._name, error) from None
+        return self
+
+    def write(self, data: memoryview, /) -> int:
+        """Takes up to all of `data`.
+
+        Raises:
+            LocalFileError: it could not be written, or it is binary and meant for a terminal.
+        """
+        if self._terminal:
+            self._check_text(data)
+        try:
+            return os.write(self._descriptor, data)
+        except OSError as error:
+            raise _failed(self._name, error) from None
+
+    def commit(self) -> None:
+        """Gives a file its name. Raises `LocalFileError` where that fails."""
+        try:
+            if self._staged:
+                os.fsync(self._descriptor)
+            self._close()
+        except OSError as error:
+            raise _failed(self._name, error) from None
+        self._staging.commit()
+
+    def _check_text(self, data: memoryview) -> None:
+        try:
+            text = self._decoder.decode(data)
+        except UnicodeDecodeError:
+            text = "\0"
+        if not _is_printable(text):
+            raise LocalFileError(_BINARY, hint=_BINARY_HINT)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor not in (-1, _standing(self._target)):
+            os.close(descriptor)
 
 
 def check_target(target: str | None) -> None:
@@ -130,13 +206,27 @@ class _Staging:
 
     def add(self, output: Output) -> bool:
         """Writes a temporary file; False where the target has to be written to directly."""
-        target = output.target
-        if target is None or target == "-" or descriptor_of(target) is not None:
+        descriptor = self.reserve(output.target)
+        if descriptor is None:
             return False
+        try:
+            try:
+                _write_all(descriptor, output.data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _failed(str(output.target), error) from None
+        return True
+
+    def reserve(self, target: str | None) -> int | None:
+        """A descriptor of a new temporary file; None where the target is written to directly."""
+        if target is None or target == "-" or descriptor_of(target) is not None:
+            return None
         check_target(target)
         try:
             if not _is_replaceable(target):
-                return False
+                return None
             real = os.path.realpath(target)
             directory = os.open(
                 os.path.dirname(real),  # noqa: PTH120
@@ -145,10 +235,10 @@ class _Staging:
             # Listed before it exists, so that a signal between the two lines leaves nothing.
             temporary = f".kmstool-{os.urandom(8).hex()}"
             self._files.append((directory, temporary, os.path.basename(real), target))  # noqa: PTH119
-            _write_new(directory, temporary, output.data)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(temporary, flags, 0o600, dir_fd=directory)
         except OSError as error:
             raise _failed(target, error) from None
-        return True
 
     def commit(self) -> None:
         """Gives every temporary file its name."""
@@ -170,31 +260,30 @@ def _is_replaceable(target: str) -> bool:
     return stat.S_ISREG(mode)
 
 
-def _write_new(directory: int, name: str, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, 0o600, dir_fd=directory)
-    try:
-        _write_all(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _write_direct(output: Output) -> None:
     target = output.target
-    descriptor = 1 if target is None or target == "-" else descriptor_of(target)
-    name = "stdout" if descriptor == 1 else str(target)
     try:
-        if descriptor is not None:
-            _write_all(descriptor, output.data)
-            return
-        opened = os.open(str(target), os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = _open_direct(target)
         try:
-            _write_all(opened, output.data)
+            _write_all(descriptor, output.data)
         finally:
-            os.close(opened)
+            if descriptor != _standing(target):
+                os.close(descriptor)
     except OSError as error:
+        name = "stdout" if _standing(target) == 1 else str(target)
         raise _failed(name, error) from None
+
+
+def _open_direct(target: str | None) -> int:
+    """A descriptor of what is not replaced; one that was there before must not be closed."""
+    standing = _standing(target)
+    if standing is not None:
+        return standing
+    return os.open(str(target), os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+
+
+def _standing(target: str | None) -> int | None:
+    return 1 if target is None or target == "-" else descriptor_of(target)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -216,4 +305,8 @@ def _is_text(data: bytes) -> bool:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return False
+    return _is_printable(text)
+
+
+def _is_printable(text: str) -> bool:
     return all(character.isprintable() or character in "\n\t" for character in text)

@@ -11,7 +11,7 @@ Never: a mode other than base, a second message under one context, a private key
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -158,7 +158,7 @@ class _AgreedKey(ec.EllipticCurvePrivateKey):
     def key_size(self) -> int:
         return self._public_key.key_size
 
-    def _elsewhere(self, *_arguments: object) -> NoReturn:
+    def _elsewhere(self, *_arguments: Any, **_named: Any) -> NoReturn:
         raise NotImplementedError("the private key is in KMS")
 
     sign = private_numbers = private_bytes = __copy__ = __deepcopy__ = _elsewhere
