@@ -5,13 +5,13 @@ signature, no chain, no time. It says so on stderr and in the JSON (`"verified":
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 from cryptography import x509
 
 from kmstool.attestation.document import AttestationDocument, parse_document
+from kmstool.attestation.verify import own_time
 from kmstool.cli import console
 from kmstool.cli.common import Common, common_options
 from kmstool.cli.input import read_input
@@ -76,7 +76,7 @@ def _describe_document(document: AttestationDocument) -> dict[str, Any]:
         "module_id": document.module_id,
         "digest": document.digest,
         "timestamp": document.timestamp,
-        "time": _time(document.timestamp),
+        "time": own_time(document).isoformat(timespec="milliseconds"),
         "pcrs": pcrs,
         "debug": not any(any(document.pcrs.get(index, b"")) for index in (0, 1, 2)),
         "public_key": _hex(document.public_key),
@@ -90,13 +90,6 @@ def _describe_document(document: AttestationDocument) -> dict[str, Any]:
 
 def _hex(data: bytes | None) -> str | None:
     return None if data is None else data.hex()
-
-
-def _time(milliseconds: int) -> str | None:
-    try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError, OSError):
-        return None
 
 
 def _describe_certificate(der: bytes) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from kmstool.cli.inspect import _describe_certificate, _for_the_eye, _time
+from kmstool.attestation.document import AttestationDocument
+from kmstool.cli.inspect import _describe_certificate, _describe_document, _for_the_eye
+from kmstool.limits import DOCUMENT_TIMESTAMP_MAX
 
 
 def certificate(common_name: str) -> bytes:
@@ -40,7 +42,23 @@ def test_an_unreadable_certificate_is_said_to_be_one() -> None:
     assert _describe_certificate(b"\x30\x00") == {"unreadable": "ValueError", "bytes": 2}
 
 
-def test_a_time_beyond_the_calendar_is_none() -> None:
-    assert _time(0) == "1970-01-01T00:00:00.000+00:00"
-    assert _time(2**63) is None
-    assert _for_the_eye({"time": None}) == b"time: none\n"
+def test_the_last_moment_that_the_reader_takes() -> None:
+    document = AttestationDocument(
+        protected=b"",
+        payload=b"",
+        signature=b"",
+        module_id="i-0-enc0",
+        digest="SHA384",
+        timestamp=DOCUMENT_TIMESTAMP_MAX,
+        pcrs={},
+        certificate=b"",
+        cabundle=(),
+        public_key=None,
+        user_data=None,
+        nonce=None,
+    )
+    assert _describe_document(document)["time"] == "9999-12-31T23:59:59.999+00:00"
+
+
+def test_what_is_missing_is_none() -> None:
+    assert _for_the_eye({"nonce": None}) == b"nonce: none\n"
