@@ -12,10 +12,10 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from kmstool import limits
+from kmstool.emulator.nsm_transport import read_exactly, read_length
 from kmstool.errors import LocalFileError
 
 _IDLE = 10.0  # seconds
@@ -72,12 +72,7 @@ class NsmServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _accept(self) -> None:
@@ -97,31 +92,12 @@ class NsmServer:
     def _serve(self, connection: socket.socket) -> None:
         try:
             connection.settimeout(_IDLE)
-            while (request := _read_frame(connection)) is not None:
-                answer = self._handle(request)
+            while 1 <= (length := read_length(connection)) <= limits.NSM_REQUEST_MAX:
+                answer = self._handle(read_exactly(connection, length))
                 connection.sendall(len(answer).to_bytes(4, "big") + answer)
-        except OSError:
+        except OSError:  # the client left, or was silent too long
             pass
         finally:
             with self._lock:
                 self._connections.pop(connection, None)
             connection.close()
-
-
-def _read_frame(connection: socket.socket) -> bytes | None:
-    """Returns one request, or None where the connection ended or the size is not the ABI's."""
-    head = _read_exactly(connection, 4)
-    length = int.from_bytes(head or b"", "big")
-    if not 1 <= length <= limits.NSM_REQUEST_MAX:
-        return None
-    return _read_exactly(connection, length)
-
-
-def _read_exactly(connection: socket.socket, length: int) -> bytes | None:
-    received = bytearray()
-    while len(received) < length:
-        piece = connection.recv(length - len(received))
-        if not piece:
-            return None
-        received += piece
-    return bytes(received)

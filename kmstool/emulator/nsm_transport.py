@@ -8,14 +8,13 @@ pure modules alone. session.py adds the caveats `simulated-nsm` and `custom-root
 A frame is a 4-byte big-endian length and that many bytes of CBOR, bounded as the ABI bounds them.
 """
 
-import json
 import os.path
 import socket
 from dataclasses import dataclass
-from typing import Any
 
 from kmstool import limits
 from kmstool.errors import NsmError, SettingError
+from kmstool.strict_json import read_object
 
 _TIMEOUT = 10.0  # seconds for one exchange; the simulated module answers in a millisecond
 _HINT_RUN = "start the command with `kmstool emulator run -- COMMAND`"
@@ -82,10 +81,10 @@ class SimulatedNsmTransport:
                 connection.settimeout(_TIMEOUT)
                 connection.connect(self._path)
                 connection.sendall(len(request).to_bytes(4, "big") + request)
-                length = int.from_bytes(_read_exactly(connection, 4), "big")
+                length = read_length(connection)
                 if not 1 <= length <= limits.NSM_RESPONSE_MAX:
                     raise NsmError(f"the simulated NSM announced an answer of {length} bytes")
-                return _read_exactly(connection, length)
+                return read_exactly(connection, length)
         except OSError as error:
             raise NsmError(
                 f"the simulated NSM at {self._path} does not answer: {error.strerror or error}",
@@ -96,22 +95,25 @@ class SimulatedNsmTransport:
         """Nothing is kept open between exchanges."""
 
 
-def _read_exactly(connection: socket.socket, length: int) -> bytes:
+def read_length(connection: socket.socket) -> int:
+    """The length that begins a frame, unchecked. Raises: OSError."""
+    return int.from_bytes(read_exactly(connection, 4), "big")
+
+
+def read_exactly(connection: socket.socket, length: int) -> bytes:
+    """`length` bytes. Raises: OSError, also where the connection ends before."""
     received = bytearray()
     while len(received) < length:
         piece = connection.recv(length - len(received))
         if not piece:
-            raise ConnectionResetError("the connection ended within an answer")
+            raise ConnectionResetError("the connection ended within a frame")
         received += piece
     return bytes(received)
 
 
-def _parse_settings(content: bytes, path: str) -> dict[str, Any]:
-    try:
-        settings = json.loads(content) if len(content) <= limits.EMULATOR_FILE_MAX else None
-    except (ValueError, RecursionError):
-        settings = None
-    if type(settings) is not dict or settings.get("version") != 1:
+def _parse_settings(content: bytes, path: str) -> dict[str, object]:
+    settings, _ = read_object(content, limits.EMULATOR_FILE_MAX)
+    if settings is None or settings.get("version") != 1:
         raise SettingError(
             f"KMSTOOL_EMULATOR={path}: emulator.json is not of a version that this kmstool knows",
             hint="use the emulator and the client of one release",

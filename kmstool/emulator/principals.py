@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from kmstool.errors import LocalFileError, SettingError
+from kmstool.policy.operators import glob_matches
 
 ACCOUNT = "111122223333"  # the account that AWS' documentation uses for examples
 ADMIN_ARN = f"arn:aws:iam::{ACCOUNT}:role/admin"
@@ -55,7 +56,7 @@ class Principal:
 
     def identity_allows(self, action: str) -> bool:
         """Whether its identity policies allow the action, such as `kms:CreateKey`."""
-        return any(_matches(pattern, action) for pattern in self.iam_allows)
+        return any(glob_matches(one.lower(), action.lower()) for one in self.iam_allows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +181,3 @@ def _wrong(index: int, what: str) -> SettingError:
         f"principal {index} of the principals file: {what}",
         hint="docs/reference/emulator.md shows an entry",
     )
-
-
-def _matches(pattern: str, action: str) -> bool:
-    expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(expression, action, re.IGNORECASE) is not None

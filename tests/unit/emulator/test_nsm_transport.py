@@ -186,9 +186,9 @@ def test_no_emulator(path: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (b"", "ended within an answer"),
-        (b"\0\0", "ended within an answer"),
-        (b"\0\0\0\5ab", "ended within an answer"),
+        (b"", "ended within a frame"),
+        (b"\0\0", "ended within a frame"),
+        (b"\0\0\0\5ab", "ended within a frame"),
         (b"\0\0\0\0", "an answer of 0 bytes"),
         (b"\0\0\x30\x01", "an answer of 12289 bytes"),
         (b"\xff\xff\xff\xff", "an answer of 4294967295 bytes"),
@@ -237,7 +237,7 @@ def test_it_stands_beside_an_image_alone() -> None:
     )
     assert done.stdout.strip() == (
         "['kmstool'] ['kmstool', 'kmstool.emulator', 'kmstool.emulator.nsm_transport',"
-        " 'kmstool.errors', 'kmstool.limits']"
+        " 'kmstool.errors', 'kmstool.limits', 'kmstool.strict_json']"
     )
 
 
