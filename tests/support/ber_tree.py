@@ -58,24 +58,3 @@ def make_pieces(node: Node, *pieces: bytes | Node) -> None:
     """Turns an OCTET STRING into its constructed form, with these pieces."""
     node.identifier |= 0x20
     node.value = [Node(0x04, piece) if isinstance(piece, bytes) else piece for piece in pieces]
-
-
-def decode_der(data: bytes) -> Node:
-    """The tree of a valid DER encoding; for anything else it may do anything."""
-    node, rest = _decode(data)
-    assert not rest
-    return node
-
-
-def _decode(data: bytes) -> tuple[Node, bytes]:
-    identifier, first, rest = data[0], data[1], data[2:]
-    if first & 0x80:
-        first, rest = int.from_bytes(rest[: first & 0x7F], "big"), rest[first & 0x7F :]
-    body, rest = rest[:first], rest[first:]
-    if not identifier & 0x20:
-        return Node(identifier, body), rest
-    children: list[Node] = []
-    while body:
-        child, body = _decode(body)
-        children.append(child)
-    return Node(identifier, children), rest

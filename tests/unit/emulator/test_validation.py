@@ -12,7 +12,6 @@ from kmstool.emulator.refusal import Refusal
 from kmstool.emulator.validation import load_service_model, write_answer
 
 B64 = base64.b64encode(b"x").decode()
-POLICY_SHAPE_MAX = 131_072
 
 
 def parse(operation: str, request: Any) -> dict[str, Any]:
