@@ -7,30 +7,16 @@ import click
 from kmstool.cli.common import Common
 from kmstool.cli.options import RequestOptions, key_option, request_options, session_options
 from kmstool.cli.results import Destination, output_options
+from kmstool.protocol import DATA_KEY_PAIR_SPECS, DATA_KEY_SPECS
 from kmstool.session import SessionOptions, open_direct
 
 if TYPE_CHECKING:
     from kmstool.arn import KeyArn
 
-KEY_PAIR_SPECS = (
-    "RSA_2048",
-    "RSA_3072",
-    "RSA_4096",
-    "ECC_NIST_P256",
-    "ECC_NIST_P384",
-    "ECC_NIST_P521",
-    "ECC_SECG_P256K1",
-    "ECC_NIST_EDWARDS25519",
-    "ML_KEM_512",
-    "ML_KEM_768",
-    "ML_KEM_1024",
-    "SM2",
-)
-
 
 @click.command("generate-data-key")
 @key_option()
-@click.option("--key-spec", type=click.Choice(["AES_256", "AES_128"]), help="[default: AES_256]")
+@click.option("--key-spec", type=click.Choice(DATA_KEY_SPECS), help="[default: AES_256]")
 @click.option(
     "--number-of-bytes",
     type=click.IntRange(1, 1024),
@@ -88,10 +74,10 @@ def generate_data_key(
 @key_option()
 @click.option(
     "--key-pair-spec",
-    type=click.Choice(KEY_PAIR_SPECS),
+    type=click.Choice(DATA_KEY_PAIR_SPECS),
     metavar="SPEC",
     required=True,
-    help=f"One of {', '.join(KEY_PAIR_SPECS)}.",
+    help=f"One of {', '.join(DATA_KEY_PAIR_SPECS)}.",
 )
 @request_options()
 @output_options(ciphertext_out="PrivateKeyCiphertextBlob", public_key_out="PublicKey")

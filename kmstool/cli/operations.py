@@ -16,13 +16,12 @@ from kmstool.cli.options import (
     session_options,
 )
 from kmstool.cli.results import Destination, output_options
+from kmstool.protocol import ENCRYPTION_ALGORITHMS
 from kmstool.session import SessionOptions, open_direct
 
 if TYPE_CHECKING:
     from kmstool.arn import AnyKey, KeyArn
     from kmstool.enclave.results import SharedSecret
-
-ALGORITHMS = ("SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_256", "RSAES_OAEP_SHA_1", "SM2PKE")
 
 
 @click.command()
@@ -30,9 +29,9 @@ ALGORITHMS = ("SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_256", "RSAES_OAEP_SHA_1", "SM
 @key_option(any_key=True)
 @click.option(
     "--encryption-algorithm",
-    type=click.Choice(ALGORITHMS),
+    type=click.Choice(ENCRYPTION_ALGORITHMS),
     metavar="NAME",
-    help=f"One of {', '.join(ALGORITHMS)}  [default: SYMMETRIC_DEFAULT]",
+    help=f"One of {', '.join(ENCRYPTION_ALGORITHMS)}  [default: SYMMETRIC_DEFAULT]",
 )
 @request_options()
 @output_options()
