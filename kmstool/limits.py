@@ -25,7 +25,10 @@ DOCUMENT_NONCE_MIN = 16  # bytes; auditors' advice: shorter nonces can be guesse
 DOCUMENT_CERTIFICATE_MAX = 1024  # bytes, leaf and each of cabundle
 DOCUMENT_CABUNDLE_MAX = 16  # certificates; real ones have four
 DOCUMENT_SIGNATURE_LENGTH = 96  # bytes; r and s of ES384 (RFC 9053, section 2.1)
-DOCUMENT_CBOR_DEPTH_MAX = 8  # nesting; real ones have two
+DOCUMENT_CBOR_DEPTH_MAX = 8  # nesting of the payload; real ones have two
+DOCUMENT_COSE_DEPTH_MAX = 2  # nesting; four parts, one an empty map. A third level could only be
+# keys that are arrays, and thousands of those can be made to have one hash
+DOCUMENT_PROTECTED_MAX = 64  # bytes; the longest form of {1: -35} has 28
 CHAIN_CACHE_MAX = 64  # verified chains of 3 KiB; an enclave has a new one every three hours
 DOCUMENT_AGE_MAX = 300.0  # seconds; KMS refuses older ones
 DOCUMENT_AGE_RENEW = 240.0  # seconds; ours are made again a minute before KMS would refuse them

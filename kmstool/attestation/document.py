@@ -74,7 +74,8 @@ def parse_document(data: bytes) -> AttestationDocument:
     """
     if len(data) > limits.DOCUMENT_MAX:
         _refuse(f"it has {len(data)} bytes, over {limits.DOCUMENT_MAX}")
-    sign1 = _decode(data[1:] if data[:1] == bytes([_TAG_18]) else data, "the document")
+    untagged = data[1:] if data[:1] == bytes([_TAG_18]) else data
+    sign1 = _decode(untagged, "the document", limits.DOCUMENT_COSE_DEPTH_MAX)
     if type(sign1) is not list or len(sign1) != 4:
         _refuse("it is not a COSE_Sign1, an array of four")
     protected, unprotected, payload, signature = sign1
@@ -107,6 +108,8 @@ def parse_document(data: bytes) -> AttestationDocument:
 def _check_headers(protected: object, unprotected: object) -> None:
     if type(protected) is not bytes:
         _refuse("the protected header is not a byte string")
+    if len(protected) > limits.DOCUMENT_PROTECTED_MAX:
+        _refuse("the protected header holds anything but the algorithm")
     header = _decode(protected, "the protected header")
     if type(header) is not dict or len(header) != 1:
         _refuse("the protected header holds anything but the algorithm")
@@ -186,9 +189,9 @@ def _octets(value: object, name: str, least: int, most: int) -> bytes:
     return value
 
 
-def _decode(data: bytes, what: str) -> Any:
+def _decode(data: bytes, what: str, depth: int = limits.DOCUMENT_CBOR_DEPTH_MAX) -> Any:
     try:
-        return cbor.decode(data, max_depth=limits.DOCUMENT_CBOR_DEPTH_MAX)
+        return cbor.decode(data, max_depth=depth)
     except cbor.CborError as error:
         raise DocumentError(
             f"{what} is not valid CBOR: {error}",

@@ -1,6 +1,7 @@
 """attestation/document.py: each rule of AWS' text, broken alone."""
 
 import contextlib
+import time
 from collections.abc import Callable
 
 import pytest
@@ -115,6 +116,42 @@ NOT_CBOR: list[tuple[str, Callable[[], bytes], str]] = [
     ("payload not CBOR", lambda: raw(payload=b"\xff"), "the payload is not valid CBOR"),
     ("header not CBOR", lambda: raw(protected=b""), "the protected header is not valid CBOR"),
 ]
+
+
+def colliding_keys(count: int) -> bytes:
+    """A map of CBOR whose keys, arrays of two numbers, have one and the same hash in Python.
+
+    CPython's hash of a tuple has no secret (Objects/tupleobject.c), so it is solved for the second
+    number.
+    """
+    odd, prime, start, word = 11400714785074694791, 14029467366897019727, 2870177450012600261, 2**64
+    content = b""
+    first = found = 0
+    while found < count:
+        mixed = (start + first * prime) % word
+        mixed = (mixed << 31 | mixed >> 33) % word * odd % word
+        second = (4711 - mixed) * pow(prime, -1, word) % word
+        if second < 2**61 - 1:  # a number beyond is another one's hash
+            content += encode([first, second]) + b"\0"
+            found += 1
+        first += 1
+    return b"\xba" + count.to_bytes(4, "big") + content
+
+
+@pytest.mark.parametrize("part", ["unprotected", "protected", "payload"])
+def test_keys_with_one_hash_cost_no_time(part: str) -> None:
+    # 220 KiB of them, in either header, took ten seconds before anything was verified.
+    keys = colliding_keys(1_000 if part == "payload" else 5_000)
+    data = {
+        "unprotected": b"\x84" + encode(HEADER) + keys + encode(b"x") + encode(bytes(96)),
+        "protected": encode([keys, {}, b"x", bytes(96)]),
+        "payload": encode([HEADER, {}, keys, bytes(96)]),
+    }[part]
+    began = time.process_time()
+    with pytest.raises(DocumentError):
+        parse_document(data)
+    assert time.process_time() - began < 0.2
+
 
 RULES: list[tuple[str, Callable[[], bytes], str]] = [
     ("too long", lambda: bytes(limits.DOCUMENT_MAX + 1), "over 262144"),
