@@ -297,8 +297,9 @@ def _roots(
         with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib costs 10 ms of cold start
             return file.read(), (CUSTOM_ROOTS,)
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is not PEM"
         raise SettingError(
-            f"the roots in {path!r} could not be read: {error}", hint="give a PEM file"
+            f"the roots in {path!r} could not be read: {reason}", hint="give a PEM file"
         ) from None
 
 

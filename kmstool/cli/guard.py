@@ -122,6 +122,8 @@ def _report_usage(error: click.ClickException) -> None:
 
 
 def _in_house_style(message: str) -> str:
+    # Click lists what may be chosen with a line for each.
+    message = " ".join(message.replace(". Choose from:", ", choose from:").split())
     return (message[:1].lower() + message[1:]).removesuffix(".")
 
 

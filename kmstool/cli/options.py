@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from kmstool import limits
 from kmstool.arn import ANY_KEY, AnyKey, KeyArn, parse_key_arn
 from kmstool.cli.common import Common, common_options
 from kmstool.cli.input import parse_base64, read_bytes
@@ -54,7 +55,9 @@ class BytesType(click.ParamType[bytes]):
         try:
             return read(text)
         except (ValueError, InputError):
-            self.fail(f"{text!r} is not {form}", param, ctx)
+            # Of a file, any byte will do: there can only be too many.
+            wrong = f"longer than {limits.INPUT_MAX} bytes" if form == "file" else f"not {form}"
+            self.fail(f"{text!r} is {wrong}", param, ctx)
 
 
 class PairType(click.ParamType[tuple[str, str]]):

@@ -35,6 +35,7 @@ _HINTS = {
     errno.EPERM: "choose a directory that this user may write to",
     errno.EROFS: "choose a directory that is not mounted read-only",
     errno.ENOENT: "make the directory first",
+    errno.ENOTDIR: "name a file in a directory",
     errno.EISDIR: "name a file, not a directory",
     errno.EPIPE: "what reads the output ended before it had everything",
     errno.EBADF: "stdout is closed: redirect it, or give -o FILE",
@@ -163,10 +164,20 @@ def check_target(target: str | None) -> None:
     if os.path.isdir(target):  # noqa: PTH112 - pathlib costs an import
         raise _failed(target, OSError(errno.EISDIR, "it is a directory"))
     directory = os.path.dirname(os.path.realpath(target))  # noqa: PTH120
+    if os.path.exists(directory) and not os.path.isdir(directory):  # noqa: PTH110, PTH112
+        raise _failed(target, OSError(errno.ENOTDIR, f"{directory} is not a directory"))
     if not os.path.isdir(directory):  # noqa: PTH112
         raise _failed(target, OSError(errno.ENOENT, "there is no such directory"))
     if not os.path.exists(target) and not os.access(directory, os.W_OK | os.X_OK):  # noqa: PTH110
         raise _failed(target, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def place_of(target: str | None) -> str:
+    """What two names of one target have in common; `-` for stdout."""
+    descriptor = 1 if target is None or target == "-" else descriptor_of(target)
+    if descriptor is None:
+        return os.path.realpath(str(target))
+    return "-" if descriptor == 1 else str(target)
 
 
 def encode(data: bytes, form: str) -> bytes:

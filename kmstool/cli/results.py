@@ -8,7 +8,7 @@ import click
 
 from kmstool.caveats import Caveat
 from kmstool.cli import console
-from kmstool.cli.output import FORMATS, Output, check_target, deliver, encode, encode_json
+from kmstool.cli.output import FORMATS, Output, check_target, deliver, encode, encode_json, place_of
 from kmstool.enclave.results import DryRun
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,12 +39,15 @@ class Destination(NamedTuple):
 
     def check(self) -> None:
         """Refuses targets that cannot be written, before anything is asked of KMS."""
-        named = [target for target in (self.main, *self.others.values()) if target is not None]
-        for target in named:
+        others = [target for target in self.others.values() if target is not None]
+        places: set[str] = set()
+        for target in (self.main, *others):
             check_target(target)
-        for target in set(named):
-            if named.count(target) > 1:
-                raise click.UsageError(f"{target} is named for two results", _context())
+            place = place_of(target)
+            if place in places:
+                name = "stdout" if place == "-" else target
+                raise click.UsageError(f"{name} is named for two results", _context())
+            places.add(place)
 
     def write(
         self,
@@ -84,7 +87,7 @@ class Destination(NamedTuple):
         deliver([*outputs, Output(main, self.main)])
 
     def _write_dry_run(self, operation: str, caveats: tuple[Caveat, ...]) -> None:
-        console.note(f"dry run: kms would have carried out {operation}")
+        console.note(f"dry run: KMS would have carried out {operation}")
         if self.form == "json":
             answer = {"DryRun": operation, "caveats": as_json(caveats)}
             deliver([Output(encode_json(answer), self.main)])

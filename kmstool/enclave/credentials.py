@@ -8,6 +8,7 @@ The JSON is that of AWS' `credential_process` ("Sourcing credentials with an ext
 SDKs and Tools Reference Guide).
 """
 
+import errno
 import os
 import re
 import select
@@ -333,5 +334,9 @@ def _read_descriptor(fd: int, what: str, deadline: Deadline) -> bytes:
             f"{error}", hint="nothing was written to it, or its other end was not closed"
         ) from None
     except OSError as error:
-        raise CredentialsError(f"{what} could not be read: {error.strerror}") from None
+        hint = "it has to be open for reading when kmstool starts, as in `kmstool … 3< FILE`"
+        raise CredentialsError(
+            f"{what} could not be read: {error.strerror}",
+            hint=hint if error.errno == errno.EBADF else None,
+        ) from None
     raise CredentialsError(f"{what} has more than {CREDENTIALS_MAX} bytes")

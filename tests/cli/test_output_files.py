@@ -103,6 +103,14 @@ def test_missing_directory_is_seen_before_the_request(ground: Ground) -> None:
     assert ground.server.connections == 0
 
 
+def test_a_file_in_place_of_the_directory(ground: Ground) -> None:
+    Path(ground.work, "plain").write_bytes(b"")
+    done = ground.run("decrypt", "-o", "plain/out")
+    assert done.code == 11, done.stderr
+    assert done.error.endswith("plain is not a directory")
+    assert ground.server.connections == 0
+
+
 def test_directory_as_target(ground: Ground) -> None:
     done = ground.run("decrypt", "-o", str(ground.work))
     assert done.code == 11, done.stderr

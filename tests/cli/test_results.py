@@ -108,7 +108,7 @@ def test_dry_run(run: InProcess, ground: Ground) -> None:
     ground.kms.script = [(400, {"__type": "DryRunOperationException"})] * 2
     done = run("decrypt", "in", "--dry-run")
     assert (done.code, done.stdout) == (0, b"")
-    assert "kmstool: note: dry run: kms would have carried out Decrypt" in done.stderr
+    assert "kmstool: note: dry run: KMS would have carried out Decrypt" in done.stderr
     answer = run("decrypt", "in", "--dry-run", "--format", "json").json
     assert answer["DryRun"] == "Decrypt"
 

@@ -369,8 +369,9 @@ def test_endless_pipe_is_bounded() -> None:
 
 
 def test_descriptor_that_is_not_open() -> None:
-    with pytest.raises(CredentialsError, match="could not be read: Bad file descriptor"):
+    with pytest.raises(CredentialsError, match="could not be read: Bad file descriptor") as caught:
         credentials_from_descriptor(9999, Deadline(5))
+    assert "3< FILE" in str(caught.value.hint)
 
 
 # --- the parent --------------------------------------------------------------------------------
