@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.bent_kms import IMAGE, KEY_ARN
+from support.loopback import serving
 
 from kmstool import session
 from kmstool.arn import ANY_KEY, parse_key_arn
@@ -169,6 +171,23 @@ def test_addresses_are_tried_in_order_and_the_last_one_s_error_is_told(
     assert "/nonexistent/2" in message
     tried = [line for line in lines if line.startswith("connecting to")]
     assert tried == ["connecting to unix:/nonexistent/1", "connecting to unix:/nonexistent/2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "host"),
+    [
+        (SessionOptions(), "kms.eu-west-1.amazonaws.com"),
+        (SessionOptions(fips=True), "kms-fips.eu-west-1.amazonaws.com"),
+        (SessionOptions(host="vpce-1.kms.example"), "vpce-1.kms.example"),
+    ],
+)
+def test_the_name_in_the_certificate(
+    options: SessionOptions, host: str, emulator: dict[str, str]
+) -> None:
+    with serving(lambda connection: connection.sendall(b"no TLS here\n")) as port:
+        options = replace(options, via=(f"direct=tcp://127.0.0.1:{port}",))
+        message, _ = failure(options, emulator)
+    assert message == f"the server that answers for {host} does not speak TLS"
 
 
 def test_a_device_is_used_where_there_is_one(
