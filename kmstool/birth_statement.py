@@ -9,7 +9,6 @@ for a locked key; that an enclave made it is what `birth.py` finds out.
 """
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from kmstool.limits import (
     PUBLIC_KEY_MAX,
 )
 from kmstool.policy.build import KEY_KINDS, LockedPolicy, read_locked_policy
+from kmstool.protocol import strict_base64
 from kmstool.strict_json import read_object
 
 FORMAT: Final = "kmstool-birth-1"
@@ -148,7 +148,7 @@ def parse_certificate(data: bytes) -> CertificateFile:
         _refuse_file("has other members than document, format and statement")
     if members["format"] != FILE_FORMAT:
         _refuse_file(f"is not of the format {FILE_FORMAT}")
-    statement, document = members["statement"], _strict_base64(members["document"])
+    statement, document = members["statement"], strict_base64(members["document"])
     if not isinstance(statement, str) or not _is_plain(statement, BIRTH_STATEMENT_MAX):
         _refuse_file(f"has a statement that is not 1..{BIRTH_STATEMENT_MAX} characters of ASCII")
     if document is None or not 1 <= len(document) <= DOCUMENT_MAX:
@@ -179,7 +179,7 @@ def parse_statement(text: str) -> Statement:
             f"the statement of the birth certificate: {error}", step="statement", hint=error.hint
         ) from None
     public_key = members.get("public_key")
-    der = None if public_key is None else _strict_base64(public_key)
+    der = None if public_key is None else strict_base64(public_key)
     if public_key is not None and der is None:
         _refuse("its public_key is not base64")
     statement = Statement(
@@ -276,17 +276,6 @@ def _is_plain(text: str, maximum: int) -> bool:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def _strict_base64(value: object) -> bytes | None:
-    """Canonical base64 only (RFC 4648, section 3.5)."""
-    if not isinstance(value, str):
-        return None
-    try:
-        data = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return data if _base64(data) == value else None
 
 
 def _refuse(problem: str) -> Never:

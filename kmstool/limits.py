@@ -59,6 +59,9 @@ POLICY_MAX = 32_768  # bytes of a key policy; KMS' quota (the service model's 13
 POLICY_IMAGES_MAX = 16  # images of one locked key: 800 bytes each, far inside POLICY_MAX
 
 # --- Keys made inside --------------------------------------------------------------------------
+GRANT_MARKER_MAX = 1_024  # characters of NextMarker (KMS API, MarkerType: 1,024)
+GRANT_PAGES_MAX = 16  # pages of 100 grants; a key made a second ago has none
+READ_BACK_ATTEMPTS = 6  # of reading a new key back: KMS is consistent only after a moment
 BIRTH_STATEMENT_MAX = 65_536  # characters; a policy of `POLICY_MAX` in JSON, and the rest
 BIRTH_CERTIFICATE_MAX = 524_288  # bytes; statement and document (base64) at their own bounds
 

@@ -32,6 +32,7 @@ from kmstool.strict_json import read_object
 
 __all__ = [
     "Answer",
+    "AnswerReader",
     "Operation",
     "Recipient",
     "build_decrypt",
@@ -110,9 +111,9 @@ class Answer:
     key_material_id: str | None = None
 
 
-def target_header(operation: Operation) -> str:
+def target_header(operation: str) -> str:
     """The value of `X-Amz-Target`: `TrentService.Decrypt` and so on."""
-    return f"TrentService.{operation.value}"
+    return f"TrentService.{operation}"
 
 
 # --- Requests ----------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ def parse_answer(operation: Operation, body: bytes) -> Answer:
                 hint="the secret in it was sent to whoever asked; check what is answering,"
                 " and let the key policy require kms:RecipientAttestation conditions",
             )
-    reader = _AnswerReader(operation, members)
+    reader = AnswerReader(operation, members)
     generates_key = operation is Operation.GENERATE_DATA_KEY
     generates_pair = operation is Operation.GENERATE_DATA_KEY_PAIR
     return Answer(
@@ -343,10 +344,10 @@ def parse_answer(operation: Operation, body: bytes) -> Answer:
     )
 
 
-class _AnswerReader:
+class AnswerReader:
     """Takes typed members out of an answer; its errors name the member, never the value."""
 
-    def __init__(self, operation: Operation, members: Mapping[str, object]) -> None:
+    def __init__(self, operation: str, members: Mapping[str, object]) -> None:
         self._operation = operation
         self._members = members
 
@@ -355,12 +356,12 @@ class _AnswerReader:
         if value is None and not needed:
             return None
         if value is None:
-            self._refuse(f"has no {name}")
+            self.refuse(f"has no {name}")
         if not isinstance(value, str) or not 1 <= len(value) <= maximum:
-            self._refuse(f"has a {name} that is not a string of 1 to {maximum} characters")
+            self.refuse(f"has a {name} that is not a string of 1 to {maximum} characters")
         # It will stand in messages on a terminal; the real values are ARNs and names.
         if not (value.isascii() and value.isprintable()):
-            self._refuse(f"has a {name} with characters that KMS does not use")
+            self.refuse(f"has a {name} with characters that KMS does not use")
         return value
 
     def blob(self, name: str, maximum: int, *, needed: bool = False) -> bytes | None:
@@ -371,19 +372,20 @@ class _AnswerReader:
     def needed_blob(self, name: str, maximum: int) -> bytes:
         value = self._members.get(name)
         if value is None:
-            self._refuse(f"has no {name}")
-        data = _strict_base64(value)
+            self.refuse(f"has no {name}")
+        data = strict_base64(value)
         if data is None:
-            self._refuse(f"has a {name} that is not base64")
+            self.refuse(f"has a {name} that is not base64")
         if not 1 <= len(data) <= maximum:
-            self._refuse(f"has a {name} of {len(data)} bytes, and 1 to {maximum} were expected")
+            self.refuse(f"has a {name} of {len(data)} bytes, and 1 to {maximum} were expected")
         return data
 
-    def _refuse(self, problem: str) -> Never:
+    def refuse(self, problem: str) -> Never:
+        """Raises `UntrustedAnswerError`: the answer `problem`."""
         raise UntrustedAnswerError(f"the answer to {self._operation} {problem}")
 
 
-def _strict_base64(value: object) -> bytes | None:
+def strict_base64(value: object) -> bytes | None:
     """Canonical base64 only: one text for one value, so that nothing hides in padding bits."""
     if not isinstance(value, str):
         return None

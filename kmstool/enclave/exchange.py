@@ -8,6 +8,7 @@ attestation document. The deadline covers the whole of it: connects, attempts an
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TypeVar
 
 from kmstool import limits
@@ -16,7 +17,7 @@ from kmstool.enclave.http import HttpAnswer, HttpConnection
 from kmstool.enclave.sigv4 import sign
 from kmstool.endpoint import Deadline, pause_before_retry
 from kmstool.errors import KmsError, TransportError
-from kmstool.protocol import Operation, target_header
+from kmstool.protocol import target_header
 from kmstool.refusals import parse_error
 
 Carried = TypeVar("Carried")
@@ -61,13 +62,19 @@ class Exchange:
         self._connection: HttpConnection | None = None
 
     def call(
-        self, operation: Operation, prepare: Callable[[], tuple[bytes, Carried]]
+        self,
+        operation: StrEnum,
+        prepare: Callable[[], tuple[bytes, Carried]],
+        *,
+        once: bool = False,
     ) -> tuple[HttpAnswer, Carried]:
         """Sends what `prepare` makes and returns KMS' answer of status 200.
 
         Args:
+            operation: a member whose text is the API's name of it.
             prepare: makes the JSON body of one attempt, and whatever belongs to that attempt alone;
                 of the attempt that succeeded, that comes back beside the answer.
+            once: try again only as long as nothing was sent: for what KMS would do twice.
 
         Raises:
             KmsError: KMS refused, after the retries that AWS documents as useful.
@@ -76,12 +83,21 @@ class Exchange:
         """
         deadline = Deadline(self._timeout)
         attempt = 0
+        sent = False
+
+        def prepare_and_note() -> tuple[bytes, Carried]:
+            nonlocal sent
+            sent = True
+            return prepare()
+
         while True:
             attempt += 1
             try:
-                return self._attempt(operation, prepare, deadline)
+                return self._attempt(operation, prepare_and_note, deadline)
             except (TransportError, KmsError) as error:
                 self.close()
+                if once and sent:
+                    raise
                 pause = pause_before_retry(attempt, error, deadline)
                 self._trace(
                     f"{operation}: attempt {attempt} of {limits.RETRY_ATTEMPTS} failed: {error};"
@@ -97,7 +113,7 @@ class Exchange:
 
     def _attempt(
         self,
-        operation: Operation,
+        operation: StrEnum,
         prepare: Callable[[], tuple[bytes, Carried]],
         deadline: Deadline,
     ) -> tuple[HttpAnswer, Carried]:
