@@ -76,10 +76,22 @@ class Call:
         return key
 
     def find_own_key(self, name: str) -> Key:
-        """As `find_key`, for the operations that do not take an alias."""
+        """As `find_key`, for the operations on keys of the caller's account, by id or ARN.
+
+        Raises:
+            Refusal: also `InvalidArnException` for an alias, and `AccessDeniedException` for a key
+                of another account, whatever its policy says.
+        """
         if name.startswith("alias/") or ":alias/" in name:
             raise Refusal("InvalidArnException", f"{self.operation} takes no alias, but {name!r}")
-        return self.find_key(name)
+        key = self.find_key(name)
+        if key.account_id != self.account_id:
+            raise Refusal(
+                "AccessDeniedException",
+                f"User: {self.principal.arn} is not authorized to perform: kms:{self.operation} on"
+                f" resource: {key.arn} because it does not work on a key of another account",
+            )
+        return key
 
     def authorise(
         self,

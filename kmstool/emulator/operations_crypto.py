@@ -7,6 +7,7 @@ of `Call.attested`, and the plain member is not in the answer at all.
 
 import secrets
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
@@ -292,7 +293,7 @@ def _oaep(algorithm: str) -> padding.OAEP:
 def _load_peer(der: bytes, curve: ec.EllipticCurve) -> ec.EllipticCurvePublicKey:
     try:
         peer = serialization.load_der_public_key(der)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise invalid("PublicKey is not the DER of a valid public key.") from None
     if not isinstance(peer, ec.EllipticCurvePublicKey) or peer.curve.name != curve.name:
         raise invalid(f"PublicKey must be on the curve of the KMS key, {curve.name}.")

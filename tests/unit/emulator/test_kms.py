@@ -1,5 +1,6 @@
 """The front door: order of the checks, unknown targets, and a bug of the emulator."""
 
+import base64
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,13 @@ from botocore.awsrequest import AWSRequest
 from kmstool.emulator import kms as module
 from kmstool.emulator.authentication import HttpRequest
 from kmstool.emulator.kms import Kms, Record
-from kmstool.emulator.principals import ADMIN_ARN, default_principals
+from kmstool.emulator.principals import (
+    ADMIN_ARN,
+    Principal,
+    Principals,
+    collect_principals,
+    default_principals,
+)
 from kmstool.emulator.server import HttpAnswer
 from kmstool.emulator.store import Store
 from kmstool.enclave.credentials import Credentials
@@ -23,12 +30,12 @@ ADMIN = PRINCIPALS.named(ADMIN_ARN)
 
 
 class Door:
-    """A KMS without a server, and requests that the administrator signed."""
+    """A KMS without a server, and requests that somebody signed."""
 
-    def __init__(self) -> None:
+    def __init__(self, principals: Principals = PRINCIPALS) -> None:
         self.log: list[str] = []
         self.kms = Kms(
-            principals=PRINCIPALS,
+            principals=principals,
             store=Store(),
             region="eu-west-1",
             root_der=b"",
@@ -36,14 +43,20 @@ class Door:
         )
 
     def ask(
-        self, target: str, body: bytes = b"{}", *, path: str = "/", **changes: str
+        self,
+        target: str,
+        body: bytes = b"{}",
+        *,
+        path: str = "/",
+        by: Principal = ADMIN,
+        **changes: str,
     ) -> tuple[HttpAnswer, dict[str, Any]]:
         headers = sign(
             host="localhost",
             region="eu-west-1",
             target=target,
             body=body,
-            credentials=Credentials(ADMIN.access_key_id, ADMIN.secret_access_key, None, None),
+            credentials=Credentials(by.access_key_id, by.secret_access_key, None, None),
             now=datetime.now(UTC),
         )
         lowered = {name.lower(): value for name, value in headers.items()}
@@ -88,6 +101,72 @@ def test_an_error(door: Door) -> None:
 )
 def test_targets(door: Door, target: str, code: str) -> None:
     assert door.ask(target)[1]["__type"] == code
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [("2a8648ce3d0201", "2a8648ce3d0209"), ("2a8648ce3d030107", "2a8648ce3d030177")],
+    ids=["algorithm", "curve"],
+)
+def test_a_peer_key_of_an_unknown_kind_is_the_clients_mistake(
+    door: Door, unknown: tuple[str, str]
+) -> None:
+    # It came out as a bug of the emulator, with 500, so that clients tried again and again.
+    right, wrong = map(bytes.fromhex, unknown)
+    made = door.ask(
+        "TrentService.CreateKey", b'{"KeySpec":"ECC_NIST_P256","KeyUsage":"KEY_AGREEMENT"}'
+    )[1]
+    key_id = made["KeyMetadata"]["KeyId"]
+    public = door.ask("TrentService.GetPublicKey", json.dumps({"KeyId": key_id}).encode())[1]
+    peer = base64.b64decode(public["PublicKey"]).replace(right, wrong)
+    question = {
+        "KeyId": key_id,
+        "KeyAgreementAlgorithm": "ECDH",
+        "PublicKey": base64.b64encode(peer).decode(),
+    }
+    answer, body = door.ask("TrentService.DeriveSharedSecret", json.dumps(question).encode())
+    assert (answer.status, body["__type"]) == (400, "ValidationException")
+
+
+ADMINISTRATION: dict[str, dict[str, object]] = {
+    "CancelKeyDeletion": {},
+    "DisableKey": {},
+    "EnableKey": {},
+    "GetKeyPolicy": {},
+    "ListKeyPolicies": {},
+    "PutKeyPolicy": {"Policy": "{}"},
+    "ScheduleKeyDeletion": {},
+}
+
+
+@pytest.mark.parametrize("operation", ADMINISTRATION)
+def test_no_account_administers_the_keys_of_another(operation: str) -> None:
+    # KMS API reference, "Cross-account use: No". A key policy that grants it has no effect there,
+    # and here it let another account put a new policy.
+    stranger = Principal(
+        access_key_id="AKIA0000000000000002",
+        secret_access_key="b" * 40,
+        arn="arn:aws:iam::444455556666:role/other",
+        iam_allows=("kms:*",),
+    )
+    door = Door(collect_principals([ADMIN, stranger]))
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"AWS": [ADMIN.arn, stranger.arn]},
+        "Action": "kms:*",
+        "Resource": "*",
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statement})
+    made = door.ask("TrentService.CreateKey", json.dumps({"Policy": policy}).encode())[1]
+    arn = made["KeyMetadata"]["Arn"]
+    question = json.dumps({"KeyId": arn, **ADMINISTRATION[operation]}).encode()
+    answer, body = door.ask(f"TrentService.{operation}", question, by=stranger)
+    assert (answer.status, body["__type"]) == (400, "AccessDeniedException")
+    assert "another account" in body["message"]
+    described = door.ask(
+        "TrentService.DescribeKey", json.dumps({"KeyId": arn}).encode(), by=stranger
+    )
+    assert described[0].status == 200
 
 
 def test_paths_and_content_types(door: Door) -> None:
