@@ -5,7 +5,8 @@ gets a directory of its own, as a second image would, in which one thing is not 
 The emulator itself and the administrator's SDK stay honest.
 
 The attacks stand in the files beside this one: `hostile_network.py` (the way to KMS),
-`hostile_direct.py` (credentials, ciphertexts, answers), `hostile_attestation.py` (documents).
+`hostile_direct.py` (credentials, ciphertexts, answers), `hostile_relay.py` and `hostile_oracle.py`
+(relayed answers), `hostile_attestation.py` (documents).
 docs/reference/attacks.md is compared with the table by a test.
 """
 
@@ -20,6 +21,8 @@ from kmstool.emulator.hostile_attack import CHOSEN, Attack, Ground, Setup
 from kmstool.emulator.hostile_attestation import ATTESTATION_ATTACKS
 from kmstool.emulator.hostile_direct import LYING_ATTACKS
 from kmstool.emulator.hostile_network import NETWORK_ATTACKS
+from kmstool.emulator.hostile_oracle import ORACLE_ATTACKS
+from kmstool.emulator.hostile_relay import RELAY_ATTACKS
 from kmstool.emulator.nsm_server import NsmServer
 from kmstool.emulator.running import Emulator, clear_directory
 from kmstool.errors import SettingError
@@ -27,7 +30,14 @@ from kmstool.errors import SettingError
 __all__ = ["ATTACKS", "CHOSEN", "Attack", "HostileParent", "Setup", "find_attack"]
 
 ATTACKS: Final[dict[str, type[Attack]]] = {
-    attack.name: attack for attack in (*NETWORK_ATTACKS, *LYING_ATTACKS, *ATTESTATION_ATTACKS)
+    attack.name: attack
+    for attack in (
+        *NETWORK_ATTACKS,
+        *LYING_ATTACKS,
+        *RELAY_ATTACKS,
+        *ORACLE_ATTACKS,
+        *ATTESTATION_ATTACKS,
+    )
 }
 
 
@@ -82,13 +92,15 @@ class HostileParent:
                 ca_pem=emulator.authority.certificate_pem,
                 enclave=self.attack.credentials(ground),
             )
+            relay = self.attack.relay(ground)
+            self._relay = {} if relay is None else {"KMSTOOL_RELAY": str(relay)}
             self._outer = emulator.environment
             self._stack = stack.pop_all()
 
     @property
     def environment(self) -> dict[str, str]:
         """As an emulator's, but kmstool and every enclave program meet the attack."""
-        return self._outer | {"KMSTOOL_EMULATOR": str(self.directory)}
+        return self._outer | {"KMSTOOL_EMULATOR": str(self.directory)} | self._relay
 
     def close(self) -> None:
         """Ends the attack and removes the files; the emulator goes on."""

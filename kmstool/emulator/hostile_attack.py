@@ -72,6 +72,10 @@ class Attack:
         """Where the enclave finds KMS."""
         return ground.emulator.address
 
+    def relay(self, ground: "Ground") -> TcpAddress | None:  # noqa: ARG002
+        """Where the enclave finds the relay, for attacks of one."""
+        return None
+
     def credentials(self, ground: "Ground") -> Principal | None:
         """The credentials that the enclave is given."""
         return ground.emulator.enclave

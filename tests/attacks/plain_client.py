@@ -1,10 +1,13 @@
 """An enclave program that does the plain thing, as public examples do: it works, and trusts.
 
 It takes what the parent gives it (credentials, ciphertexts, where KMS is), attests one RSA key for
-its life, lets an ordinary AWS SDK call KMS, opens the CMS with asn1crypto, and falls back to
-`Plaintext` so that it also runs on a laptop. Used by `scripts/demo attacks` and tests alone.
+its life, lets an ordinary AWS SDK or the parent call KMS, opens the CMS with asn1crypto, and falls
+back to `Plaintext` so that it also runs on a laptop. `scripts/demo attacks` and tests use it.
 
-    plain_client.py CIPHERTEXT…        base64; prints a plaintext a line, in base64
+    plain_client.py [--relay] CIPHERTEXT…   base64; prints a plaintext a line, in base64
+    plain_client.py --relay --serve NAME    opens a message (nonce, AES-GCM) in the file NAME with
+                                            the key in each ciphertext on stdin, and tells the
+                                            parent how that went
 """
 
 import base64
@@ -12,6 +15,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +26,19 @@ from cryptography.hazmat.primitives import hashes, padding, serialization
 from cryptography.hazmat.primitives.asymmetric import padding as rsa_padding
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-KEY = "alias/app"
+FOLDER = Path(os.environ["KMSTOOL_EMULATOR"])
+Decrypt = Callable[..., dict[str, Any]]
 
 
-def attest(folder: Path, public_key: bytes) -> bytes:
+def attest(public_key: bytes) -> bytes:
     """The security module's document, by the emulator's socket in place of /dev/nsm."""
-    request = cbor2.dumps(
-        {"Attestation": dict.fromkeys(("user_data", "nonce")) | {"public_key": public_key}}
-    )
-    with socket.socket(socket.AF_UNIX) as nsm:
-        nsm.connect(str(folder / "nsm.sock"))
+    fields = {"public_key": public_key, "user_data": None, "nonce": None}
+    request = cbor2.dumps({"Attestation": fields})
+    with socket.socket(socket.AF_UNIX) as nsm, nsm.makefile("rb") as stream:
+        nsm.connect(str(FOLDER / "nsm.sock"))
         nsm.sendall(len(request).to_bytes(4, "big") + request)
-        stream = nsm.makefile("rb")
         answer = cbor2.loads(stream.read(int.from_bytes(stream.read(4), "big")))
     return bytes(answer["Attestation"]["document"])
 
@@ -53,35 +57,67 @@ def unwrap(data: bytes, key: rsa.RSAPrivateKey) -> bytes:
     return unpadder.update(padded) + unpadder.finalize()
 
 
-def main(ciphertexts: list[str]) -> None:
-    folder = Path(os.environ["KMSTOOL_EMULATOR"])
-    settings = json.loads((folder / "emulator.json").read_text())
-    credentials = json.loads((folder / "enclave-credentials.json").read_text())
+def direct() -> Decrypt:
+    """KMS' Decrypt of an AWS SDK, over TLS that ends here."""
+    settings = json.loads((FOLDER / "emulator.json").read_text())
+    credentials = json.loads((FOLDER / "enclave-credentials.json").read_text())
     kms: Any = botocore.session.get_session().create_client(
         "kms",
         region_name=os.environ["KMSTOOL_REGION"],
         endpoint_url=settings["kms"].replace("tcp://127.0.0.1", "https://localhost"),
-        verify=str(folder / settings["ca"]),
+        verify=str(FOLDER / settings["ca"]),
         aws_access_key_id=credentials["AccessKeyId"],
         aws_secret_access_key=credentials["SecretAccessKey"],
         aws_session_token=credentials.get("SessionToken"),
     )
+    decrypt: Decrypt = kms.decrypt
+    return decrypt
+
+
+def relayed(**parameters: Any) -> dict[str, Any]:
+    """The same, asked of the parent."""
+    text = json.dumps(parameters, default=lambda blob: base64.b64encode(blob).decode())
+    head = {"Version": 1, "Request": "Kms", "Operation": "Decrypt"}
+    message = {**head, "Region": os.environ["KMSTOOL_REGION"], "Parameters": json.loads(text)}
+    data = json.dumps(message).encode()
+    host, port = os.environ["KMSTOOL_RELAY"].removeprefix("tcp://").split(":")
+    with socket.create_connection((host, int(port))) as parent, parent.makefile("rb") as stream:
+        parent.sendall(len(data).to_bytes(4, "big") + data)
+        answer: dict[str, Any] = json.loads(stream.read(int.from_bytes(stream.read(4), "big")))
+    blobs = ("CiphertextForRecipient", "Plaintext")
+    return {n: base64.b64decode(v) if n in blobs else v for n, v in answer["Answer"].items()}
+
+
+def main(arguments: list[str]) -> None:
+    decrypt = relayed if "--relay" in arguments else direct()
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    spki = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    for ciphertext in ciphertexts:
-        answer: dict[str, Any] = kms.decrypt(
-            KeyId=KEY,
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    public_key = key.public_key().public_bytes(*form)
+
+    def open_secret(ciphertext: str) -> bytes:
+        answer = decrypt(
+            KeyId="alias/app",
             CiphertextBlob=base64.b64decode(ciphertext),
             Recipient={
                 "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
-                "AttestationDocument": attest(folder, spki),
+                "AttestationDocument": attest(public_key),
             },
         )
-        wrapped = answer.get("CiphertextForRecipient")
-        plaintext = unwrap(wrapped, key) if wrapped else answer["Plaintext"]
-        print(base64.b64encode(plaintext).decode(), flush=True)
+        wrapped: bytes | None = answer.get("CiphertextForRecipient")
+        return unwrap(wrapped, key) if wrapped else bytes(answer["Plaintext"])
+
+    names = [name for name in arguments if not name.startswith("--")]
+    if "--serve" not in arguments:
+        for ciphertext in names:
+            print(base64.b64encode(open_secret(ciphertext)).decode(), flush=True)
+        return
+    message = Path(names[0]).read_bytes()
+    for line in sys.stdin:
+        try:
+            AESGCM(open_secret(line)).decrypt(message[:12], message[12:], None)
+            print("done", flush=True)
+        except Exception as error:
+            print(f"failed: {error!r}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from support.emulator import RunningEmulator, running_emulator
 from support.kms_calls import locked_policy
 
-from kmstool.emulator.hostile import ATTACKS, CHOSEN, HostileParent
+from kmstool.emulator.hostile import CHOSEN, HostileParent
+from kmstool.emulator.hostile_oracle import Enclave
 from kmstool.emulator.pcrs import label_pcrs
 
-PLAIN_CLIENT = Path(__file__).resolve().parents[1] / "attacks" / "plain_client.py"
+ATTACKS_FOLDER = Path(__file__).resolve().parents[1] / "attacks"
+PLAIN_CLIENT = str(ATTACKS_FOLDER / "plain_client.py")
+RELAY_PROGRAM = str(ATTACKS_FOLDER / "relay_program.py")
 PATIENCE = 5.0  # seconds after which a client that has no deadline counts as held up
 DEADLINE = 3.0  # seconds that kmstool is given
 CONTEXT = ("app", "trial")
@@ -75,17 +79,17 @@ class Stage:
         self.bound = [encrypt(secret, **dict([CONTEXT])) for secret in (FIRST, SECOND)]
 
     @contextlib.contextmanager
-    def under(self, attack: str) -> Iterator[dict[str, str]]:
-        """The environment of a program under an attack."""
+    def under(self, attack: str) -> Iterator[HostileParent]:
+        """A hostile parent."""
         with (
             tempfile.TemporaryDirectory(prefix="kmstool-") as folder,
             HostileParent(self.emulator.emulator, Path(folder), attack) as parent,
         ):
-            yield parent.environment
+            yield parent
 
-    def plain_client(self, environment: dict[str, str]) -> Outcome:
+    def plain_client(self, environment: dict[str, str], *flags: str) -> Outcome:
         """One process opens both secrets."""
-        command = [sys.executable, str(PLAIN_CLIENT), *self.plain]
+        command = [sys.executable, PLAIN_CLIENT, *flags, *self.plain]
         try:
             done = _run(command, environment, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
@@ -94,8 +98,7 @@ class Stage:
         last = (done.stderr.decode().strip().splitlines() or [""])[-1]
         for got, wanted in zip(opened, (FIRST, SECOND), strict=False):
             if got != wanted:
-                which = "the parent's bytes" if got == CHOSEN else "an old secret"
-                text = f"takes {which} for the secret"
+                text = f"takes {_kind(got)} for the secret"
                 return Outcome(End.FOOLED, text, done.returncode, done.stdout)
         if done.returncode == 0:
             return Outcome(End.RIGHT, End.RIGHT, 0, done.stdout)
@@ -119,6 +122,62 @@ class Stage:
             stdin=ciphertext,
         )
         return judged(done, (FIRST, SECOND))
+
+    def relayed(self, environment: dict[str, str]) -> Outcome:
+        """A program with kmstool's library, over the relay: a process for each message."""
+        environment = {**environment, "TRIAL_KEY": self.arn}
+        for secret, ciphertext in zip((FIRST, SECOND), self.bound, strict=True):
+            text = b"what was sealed under " + secret[:10]
+            message = base64.b64encode(sealed(secret, text)).decode()
+            command = [sys.executable, RELAY_PROGRAM, message, ciphertext]
+            done = judged(_run(command, environment, timeout=60), (text,))
+            if done.end is not End.RIGHT:
+                return done
+        return done
+
+    @contextlib.contextmanager
+    def service(
+        self, program: str, environment: dict[str, str], ciphertext: str
+    ) -> Iterator[Enclave]:
+        """An enclave that opens the message under the first secret whenever it is asked to."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(sealed(FIRST, b"a message"))
+            file.flush()
+            flags = ["--relay"] if program == PLAIN_CLIENT else []
+            process = subprocess.Popen(
+                [sys.executable, program, *flags, "--serve", file.name],
+                env={**os.environ, **environment, "TRIAL_KEY": self.arn},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            with process:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                stdin, stdout = process.stdin, process.stdout
+
+                def ask() -> str:
+                    print(ciphertext, file=stdin, flush=True)
+                    return stdout.readline()
+
+                yield ask
+                stdin.close()
+
+
+def sealed(key: bytes, text: bytes) -> bytes:
+    """A nonce, and an AES-GCM message."""
+    nonce = os.urandom(12)
+    return nonce + AESGCM(key).encrypt(nonce, text, b"")
+
+
+def _kind(got: bytes) -> str:
+    if got == CHOSEN:
+        return "the parent's bytes"
+    if got in (FIRST, SECOND):
+        return "an old secret"
+    return (
+        "changed bytes" if got[16:] in (FIRST[16:], SECOND[16:]) else "a key that the parent knows"
+    )
 
 
 KMSTOOL = [sys.executable, "-c", "from kmstool.cli.main import run; run()"]
@@ -153,8 +212,3 @@ def _run(
         timeout=timeout,
         check=False,
     )
-
-
-def direct_attacks() -> list[str]:
-    """By name, in the order of the table."""
-    return [name for name, attack in ATTACKS.items() if attack.setup == "direct"]
