@@ -22,8 +22,10 @@ from kmstool.errors import SettingError, TransportError
 if TYPE_CHECKING:
     import socket
 
+    from kmstool.enclave.admin import KmsAdmin
     from kmstool.enclave.credentials import Credentials
     from kmstool.enclave.direct import DirectKms, UnpinnedKeyId
+    from kmstool.enclave.exchange import Exchange
     from kmstool.enclave.http import HttpConnection
     from kmstool.enclave.relayed import RelayedKms
     from kmstool.endpoint import Address, Deadline
@@ -75,6 +77,8 @@ class _EmulatorDirectory(Protocol):
     def kms_address(self) -> str: ...
     @property
     def credentials_file(self) -> str | None: ...
+    @property
+    def nitro_root_file(self) -> str | None: ...
 
 
 def open_nsm(environ: Mapping[str, str] = os.environ) -> tuple[Nsm, tuple[Caveat, ...]]:
@@ -112,8 +116,70 @@ def open_direct(
     # The key generation starts here, so that it runs beside all that follows.
     recipient = Recipient(nsm, nonce=options.nonce, user_data=options.user_data)
 
-    from kmstool.enclave.credentials import load_credentials  # noqa: PLC0415
     from kmstool.enclave.direct import DirectKms  # noqa: PLC0415
+
+    exchange, roots_caveats = _exchange(options, region, host, environ, explicit_credentials)
+    return DirectKms(
+        exchange, recipient, caveats=caveats + roots_caveats, tolerance=options.tolerance
+    )
+
+
+def open_admin(
+    options: SessionOptions, *, environ: Mapping[str, str] = os.environ
+) -> "tuple[Nsm, KmsAdmin, tuple[Caveat, ...]]":
+    """The security module, a client that makes keys, and what is known against trusting them.
+
+    Nothing is sent before its first operation. Nonce and user_data of the options play no part:
+    what a birth certificate's document carries is not for the caller to say.
+
+    Raises:
+        SettingError, NsmError, CaveatRefused.
+    """
+    region = _region(options, None, environ)
+    host = parse_host(options.host) if options.host else kms_host(region, fips=options.fips)
+    nsm, caveats = open_nsm(environ)
+    options.tolerance.check(caveats)
+
+    from kmstool.enclave.admin import KmsAdmin  # noqa: PLC0415
+
+    exchange, roots_caveats = _exchange(options, region, host, environ, None)
+    caveats += roots_caveats
+    options.tolerance.check(caveats)
+    return nsm, KmsAdmin(exchange), caveats
+
+
+def attestation_root(environ: Mapping[str, str] = os.environ) -> tuple[bytes, tuple[Caveat, ...]]:
+    """The root that attestation documents must lead to, DER: AWS', or the emulator's.
+
+    Raises:
+        SettingError: `KMSTOOL_EMULATOR` is set where it must not be, or its root cannot be read.
+    """
+    if "KMSTOOL_EMULATOR" not in environ:
+        from kmstool.roots import nitro_root_der  # noqa: PLC0415
+
+        return nitro_root_der(), ()
+    path = _emulator(environ)[0].nitro_root_file
+    if path is None:
+        raise SettingError("the emulator's directory names no root of attestation")
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs 10 ms of cold start
+            return file.read(limits.DOCUMENT_CERTIFICATE_MAX), (SIMULATED_NSM,)
+    except OSError as error:
+        raise SettingError(
+            f"the emulator's root of attestation could not be read: {error.strerror}",
+            hint="the emulator has ended, or KMSTOOL_EMULATOR is of another one",
+        ) from None
+
+
+def _exchange(
+    options: SessionOptions,
+    region: str,
+    host: str,
+    environ: Mapping[str, str],
+    explicit_credentials: "Credentials | None",
+) -> "tuple[Exchange, tuple[Caveat, ...]]":
+    """The way to KMS over TLS that ends here, with the caveat of its roots."""
+    from kmstool.enclave.credentials import load_credentials  # noqa: PLC0415
     from kmstool.enclave.exchange import Exchange  # noqa: PLC0415
 
     directory = _emulator(environ)[0] if "KMSTOOL_EMULATOR" in environ else None
@@ -130,19 +196,15 @@ def open_direct(
     def credentials(deadline: "Deadline") -> "Credentials":
         return explicit_credentials or load_credentials(source, environ, deadline)
 
-    return DirectKms(
-        Exchange(
-            dial=_dialer(addresses, host, roots_pem, options.trace),
-            host=host,
-            region=region,
-            load_credentials=credentials,
-            timeout=options.timeout,
-            trace=options.trace,
-        ),
-        recipient,
-        caveats=caveats + roots_caveats,
-        tolerance=options.tolerance,
+    exchange = Exchange(
+        dial=_dialer(addresses, host, roots_pem, options.trace),
+        host=host,
+        region=region,
+        load_credentials=credentials,
+        timeout=options.timeout,
+        trace=options.trace,
     )
+    return exchange, roots_caveats
 
 
 def is_relayed(options: SessionOptions) -> bool:

@@ -1,6 +1,6 @@
 """The directory that `KMSTOOL_EMULATOR` names, and the environment that goes with it.
 
-    emulator.json             {"version": 1, "nsm", "ca", "kms", "credentials"}; read by clients
+    emulator.json             {"version": 1, "nsm", "ca", "kms", "nitro_root", "credentials"}
     nsm.sock                  the simulated Nitro Security Module
     ca.pem                    the root of the simulated KMS' TLS certificate
     enclave-credentials.json  credentials-process JSON of the enclave's role, mode 0600
@@ -24,6 +24,7 @@ NSM_SOCKET: Final = "nsm.sock"
 CA_FILE: Final = "ca.pem"
 CREDENTIALS_FILE: Final = "enclave-credentials.json"
 NITRO_FOLDER: Final = "nitro"
+NITRO_ROOT: Final = f"{NITRO_FOLDER}/ca0.der"
 SETTINGS_FILE: Final = "emulator.json"
 
 # What an AWS SDK or kmstool would otherwise take from around the emulator, to send it elsewhere.
@@ -48,7 +49,13 @@ def write_directory(
     Raises:
         LocalFileError: a file cannot be written.
     """
-    settings = {"version": 1, "nsm": NSM_SOCKET, "ca": CA_FILE, "kms": str(kms)}
+    settings = {
+        "version": 1,
+        "nsm": NSM_SOCKET,
+        "ca": CA_FILE,
+        "kms": str(kms),
+        "nitro_root": NITRO_ROOT,
+    }
     try:
         write_private(folder / CA_FILE, ca_pem, mode=0o644)
         if enclave is not None:

@@ -29,12 +29,14 @@ class EmulatorDirectory:
         ca_file: path of the PEM file with the root of the simulated KMS' TLS certificate.
         kms_address: `tcp://HOST:PORT` of the simulated KMS.
         credentials_file: path of credentials-process JSON of the enclave's role, or None.
+        nitro_root_file: path of the DER that the simulated documents lead to, or None.
     """
 
     nsm_socket: str
     ca_file: str
     kms_address: str
     credentials_file: str | None
+    nitro_root_file: str | None = None
 
 
 def read_emulator_directory(path: str) -> EmulatorDirectory:
@@ -52,7 +54,7 @@ def read_emulator_directory(path: str) -> EmulatorDirectory:
             hint=f"{_HINT_RUN}, or unset the variable",
         ) from None
     settings = _parse_settings(content, path)
-    credentials = settings.get("credentials")
+    credentials, root = settings.get("credentials"), settings.get("nitro_root")
     return EmulatorDirectory(
         nsm_socket=_inside(path, settings.get("nsm"), "nsm"),
         ca_file=_inside(path, settings.get("ca"), "ca"),
@@ -60,6 +62,7 @@ def read_emulator_directory(path: str) -> EmulatorDirectory:
         credentials_file=(
             None if credentials is None else _inside(path, credentials, "credentials")
         ),
+        nitro_root_file=None if root is None else _inside(path, root, "nitro_root"),
     )
 
 

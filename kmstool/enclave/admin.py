@@ -49,6 +49,11 @@ class KmsAdmin:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
+    @property
+    def host(self) -> str:
+        """The name that the certificate of whoever answers has to bear."""
+        return self._exchange.host
+
     def close(self) -> None:
         """Closes the connection."""
         self._exchange.close()

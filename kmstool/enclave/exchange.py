@@ -22,6 +22,10 @@ from kmstool.refusals import parse_error
 
 Carried = TypeVar("Carried")
 
+# What KMS calls credentials that cannot work any more, whatever they said of their expiry.
+_STALE_CREDENTIALS = frozenset(
+    {"ExpiredTokenException", "ExpiredToken", "UnrecognizedClientException", "InvalidClientTokenId"}
+)
 _CREDENTIALS_MARGIN = 60.0  # seconds before their expiry at which credentials are fetched again
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -29,11 +33,15 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 class Exchange:
     """A way to KMS for one process. Not for several threads at once: it owns one connection.
 
+    Attributes:
+        host: as it was given.
+
     Args:
         dial: opens a connection whose peer is authenticated as `host`, within a deadline.
         host: the name that the connection's certificate was checked against.
         region: for the signature.
-        load_credentials: called when credentials are first needed and before they expire.
+        load_credentials: called when credentials are first needed, before they expire, and after
+            KMS refused them as stale.
         timeout: seconds for one whole call.
         trace: called with one line for each step; never with a secret.
     """
@@ -50,8 +58,8 @@ class Exchange:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self.host = host
         self._dial = dial
-        self._host = host
         self._region = region
         self._load_credentials = load_credentials
         self._timeout = timeout
@@ -123,27 +131,30 @@ class Exchange:
             self._connection = self._dial(deadline)
         body, carried = prepare()
         headers = sign(
-            host=self._host,
+            host=self.host,
             region=self._region,
             target=target_header(operation),
             body=body,
             credentials=credentials,
             now=datetime.fromtimestamp(self._clock(), UTC),
         )
-        self._trace(f"{operation}: sending {len(body)} bytes to {self._host}")
+        self._trace(f"{operation}: sending {len(body)} bytes to {self.host}")
         answer = self._connection.post(headers, body, deadline)
         self._trace(
             f"{operation}: status {answer.status}, {len(answer.body)} bytes,"
             f" request id {answer.headers.get('x-amzn-requestid', 'none')!a}"
         )
         if answer.status != 200:
-            raise parse_error(
+            error = parse_error(
                 operation,
                 answer.status,
                 answer.headers,
                 answer.body,
                 secret=credentials.session_token,
             )
+            if error.code in _STALE_CREDENTIALS:
+                self._credentials = None
+            raise error
         return answer, carried
 
     def _fresh_credentials(self, deadline: Deadline) -> Credentials:
