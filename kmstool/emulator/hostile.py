@@ -6,7 +6,7 @@ The emulator itself and the administrator's SDK stay honest.
 
 The attacks stand in the files beside this one: `hostile_network.py` (the way to KMS),
 `hostile_direct.py` (credentials, ciphertexts, answers), `hostile_relay.py` and `hostile_oracle.py`
-(relayed answers), `hostile_attestation.py` (documents).
+(relayed answers), `hostile_files.py` (sealed files), `hostile_attestation.py` (documents).
 docs/reference/attacks.md is compared with the table by a test.
 """
 
@@ -20,6 +20,7 @@ from kmstool.emulator import directory as layout
 from kmstool.emulator.hostile_attack import CHOSEN, Attack, Ground, Setup
 from kmstool.emulator.hostile_attestation import ATTESTATION_ATTACKS
 from kmstool.emulator.hostile_direct import LYING_ATTACKS
+from kmstool.emulator.hostile_files import FILE_ATTACKS, FileAttack
 from kmstool.emulator.hostile_network import NETWORK_ATTACKS
 from kmstool.emulator.hostile_oracle import ORACLE_ATTACKS
 from kmstool.emulator.hostile_relay import RELAY_ATTACKS
@@ -36,6 +37,7 @@ ATTACKS: Final[dict[str, type[Attack]]] = {
         *LYING_ATTACKS,
         *RELAY_ATTACKS,
         *ORACLE_ATTACKS,
+        *FILE_ATTACKS,
         *ATTESTATION_ATTACKS,
     )
 }
@@ -67,7 +69,8 @@ class HostileParent:
         attack: the attack, with what it has seen so far.
 
     Raises:
-        SettingError: there is no such attack. LocalFileError, TransportError.
+        SettingError: there is no such attack, or it is one on files, which needs no emulator.
+        LocalFileError, TransportError.
     """
 
     def __init__(
@@ -79,6 +82,11 @@ class HostileParent:
         report: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.attack = find_attack(attack)()
+        if isinstance(self.attack, FileAttack):
+            raise SettingError(
+                f"{attack} is an attack on a file, not on what runs",
+                hint="bend the file with `kmstool emulator bend`",
+            )
         self.directory = directory
         with contextlib.ExitStack() as stack:
             ground = Ground(emulator, stack, report)

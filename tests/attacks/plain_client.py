@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-FOLDER = Path(os.environ["KMSTOOL_EMULATOR"])
+FOLDER = Path(os.environ.get("KMSTOOL_EMULATOR", ""))
 Decrypt = Callable[..., dict[str, Any]]
 
 
@@ -88,16 +88,16 @@ def relayed(**parameters: Any) -> dict[str, Any]:
     return {n: base64.b64decode(v) if n in blobs else v for n, v in answer["Answer"].items()}
 
 
-def main(arguments: list[str]) -> None:
-    decrypt = relayed if "--relay" in arguments else direct()
+def make_recipient(decrypt: Decrypt) -> Callable[[bytes], bytes]:
+    """From a ciphertext to its plaintext, with one key for the life of the program."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     public_key = key.public_key().public_bytes(*form)
 
-    def open_secret(ciphertext: str) -> bytes:
+    def open_secret(ciphertext: bytes) -> bytes:
         answer = decrypt(
             KeyId="alias/app",
-            CiphertextBlob=base64.b64decode(ciphertext),
+            CiphertextBlob=ciphertext,
             Recipient={
                 "KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256",
                 "AttestationDocument": attest(public_key),
@@ -106,15 +106,22 @@ def main(arguments: list[str]) -> None:
         wrapped: bytes | None = answer.get("CiphertextForRecipient")
         return unwrap(wrapped, key) if wrapped else bytes(answer["Plaintext"])
 
+    return open_secret
+
+
+def main(arguments: list[str]) -> None:
+    open_secret = make_recipient(relayed if "--relay" in arguments else direct())
     names = [name for name in arguments if not name.startswith("--")]
     if "--serve" not in arguments:
         for ciphertext in names:
-            print(base64.b64encode(open_secret(ciphertext)).decode(), flush=True)
+            plaintext = open_secret(base64.b64decode(ciphertext))
+            print(base64.b64encode(plaintext).decode(), flush=True)
         return
     message = Path(names[0]).read_bytes()
     for line in sys.stdin:
         try:
-            AESGCM(open_secret(line)).decrypt(message[:12], message[12:], None)
+            key = open_secret(base64.b64decode(line))
+            AESGCM(key).decrypt(message[:12], message[12:], None)
             print("done", flush=True)
         except Exception as error:
             print(f"failed: {error!r}", flush=True)

@@ -10,24 +10,29 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from attacks import plain_files
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from support.emulator import RunningEmulator, running_emulator
 from support.kms_calls import locked_policy
 
 from kmstool.emulator.hostile import CHOSEN, HostileParent
+from kmstool.emulator.hostile_files import FileAttack, Layout
 from kmstool.emulator.hostile_oracle import Enclave
 from kmstool.emulator.pcrs import label_pcrs
 
-ATTACKS_FOLDER = Path(__file__).resolve().parents[1] / "attacks"
+TESTS = Path(__file__).resolve().parents[1]
+ATTACKS_FOLDER = TESTS / "attacks"
 PLAIN_CLIENT = str(ATTACKS_FOLDER / "plain_client.py")
 RELAY_PROGRAM = str(ATTACKS_FOLDER / "relay_program.py")
 PATIENCE = 5.0  # seconds after which a client that has no deadline counts as held up
 DEADLINE = 3.0  # seconds that kmstool is given
 CONTEXT = ("app", "trial")
+# Of a sealed file: as it is, an older one, and another. More than three chunks of either format.
+CONTENTS = tuple(text * 20_000 for text in (b"content-0002", b"content-0001", b"another file"))
 FIRST, SECOND = b"the first secret of the trial---", b"the second secret of the trial--"
 
 
@@ -61,7 +66,7 @@ class Stage:
 
     def __init__(self, emulator: RunningEmulator) -> None:
         self.emulator = emulator
-        admin = emulator.admin_client()
+        admin = self.admin = emulator.admin_client()
         self.arn: str = admin.create_key()["KeyMetadata"]["Arn"]
         admin.create_alias(AliasName="alias/app", TargetKeyId=self.arn)
         admin.put_key_policy(
@@ -134,6 +139,71 @@ class Stage:
             if done.end is not End.RIGHT:
                 return done
         return done
+
+    def relayed_command(self, environment: dict[str, str]) -> Outcome:
+        """`kmstool decrypt --via relay`, without the option that accepts what it would print."""
+        arguments = ["--key-id", self.arn, "--encryption-context", "=".join(CONTEXT)]
+        command = [*KMSTOOL, "decrypt", *arguments, "--via", "relay", "--length", "32"]
+        return judged(_run(command, environment, timeout=60, stdin=self.bound[1]), ())
+
+    def plain_file(self, attack: FileAttack, folder: Path) -> Outcome:
+        """Envelope encryption in chunks, as public examples do it."""
+
+        def sealed_as(content: bytes) -> bytes:
+            key = os.urandom(32)
+            answer = self.admin.encrypt(KeyId=self.arn, Plaintext=key)
+            return plain_files.seal(content, key, answer["CiphertextBlob"])
+
+        current, older, other = map(sealed_as, CONTENTS)
+        head = 2 + int.from_bytes(current[:2], "big")
+        layout = Layout(head, plain_files.SEALED_CHUNK)
+        file = folder / "plain.sealed"
+        file.write_bytes(attack.bend(current, older=older, other=other, layout=layout))
+        environment = self.emulator.emulator.environment | {"PYTHONPATH": str(TESTS)}
+        command = [sys.executable, "-m", "attacks.plain_files", str(file)]
+        done = _run(command, environment, timeout=60)
+        if done.returncode == 0 and done.stdout != CONTENTS[0]:
+            what = "another file" if done.stdout in CONTENTS else "an altered file"
+            return Outcome(End.FOOLED, f"opens {what} without a word", 0)
+        if done.returncode == 0:
+            return Outcome(End.RIGHT, End.RIGHT, 0)
+        last = done.stderr.decode().strip().splitlines()[-1]
+        return Outcome(End.REFUSES, last, done.returncode)
+
+    def kmstool_file(self, attack: FileAttack, folder: Path) -> Outcome:
+        """`kmstool seal` and `kmstool open -o`, with a label and a counter."""
+        key = self.admin.create_key(
+            KeySpec="ECC_NIST_P256",
+            KeyUsage="KEY_AGREEMENT",
+            Policy=locked_policy(label_pcrs()),
+            BypassPolicyLockoutSafetyCheck=True,
+        )["KeyMetadata"]["Arn"]
+        public_key = folder / "key.der"
+        public_key.write_bytes(self.admin.get_public_key(KeyId=key)["PublicKey"])
+        environment = self.emulator.emulator.environment
+
+        def sealed_as(content: bytes, label: str, counter: int) -> bytes:
+            plain, file = folder / "content", folder / "file.sealed"
+            plain.write_bytes(content)
+            options = ["--to", str(public_key), "--key-id", key, "--label", label]
+            options += ["--counter", str(counter), "-o", str(file), str(plain)]
+            done = _run([*KMSTOOL, "seal", *options], environment, timeout=60)
+            assert done.returncode == 0, done.stderr
+            return file.read_bytes()
+
+        current = sealed_as(CONTENTS[0], "config", 2)
+        older = sealed_as(CONTENTS[1], "config", 1)
+        other = sealed_as(CONTENTS[2], "other", 2)
+        (folder / "given.sealed").write_bytes(attack.bend(current, older=older, other=other))
+        opened = folder / "opened"
+        options = ["--key-id", key, "--expect-label", "config", "--min-counter", "2"]
+        command = [*KMSTOOL, "open", *options, "-o", str(opened), str(folder / "given.sealed")]
+        done = _run(command, environment, timeout=60)
+        outcome = judged(done, (b"",))
+        if outcome.end is End.RIGHT and opened.read_bytes() != CONTENTS[0]:
+            return replace(outcome, end=End.FOOLED, text=End.FOOLED)
+        assert opened.exists() == (outcome.end is End.RIGHT)
+        return outcome
 
     @contextlib.contextmanager
     def service(
