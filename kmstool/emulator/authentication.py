@@ -20,6 +20,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials
 
+from kmstool.emulator.certificates import is_kms_host
 from kmstool.emulator.principals import Principal, Principals
 from kmstool.emulator.refusal import Refusal
 
@@ -76,11 +77,7 @@ def authenticate(
     principal = principals.by_access_key.get(access_key_id)
     if principal is None:
         raise _unrecognized()
-    if scope_region != region:
-        raise _bad_signature(
-            f"Credential should be scoped to a valid region, not '{scope_region[:64]}':"
-            f" this KMS is in '{region}'"
-        )
+    _check_region(scope_region, region, request.headers["host"].partition(":")[0].lower())
     if service != "kms":
         raise _bad_signature("Credential should be scoped to correct service: 'kms'.")
     if terminator != "aws4_request":
@@ -153,6 +150,15 @@ def _check_signed_headers(request: HttpRequest, signed: list[str]) -> None:
     if claimed is not None and claimed != hashlib.sha256(request.body).hexdigest():
         # botocore, asked to sign, believes this header; a server must not.
         raise _bad_signature("The header 'x-amz-content-sha256' is not the hash of the body")
+
+
+def _check_region(claimed: str, region: str, host: str) -> None:
+    # In AWS a host leads to the KMS of its own region, for which the scope would be a wrong one.
+    if claimed != region or (is_kms_host(host) and region not in host.split(".")):
+        raise _bad_signature(
+            f"Credential should be scoped to a valid region, not '{claimed[:64]}' for host"
+            f" '{host[:64]}': this KMS is in '{region}'"
+        )
 
 
 def _check_time(timestamp: str, now: float) -> None:

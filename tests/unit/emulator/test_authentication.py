@@ -38,11 +38,15 @@ PRINCIPALS = collect_principals([PLAIN, TOKEN])
 
 
 def signed(
-    principal: Principal = PLAIN, *, moment: datetime = MOMENT, region: str = REGION
+    principal: Principal = PLAIN,
+    *,
+    moment: datetime = MOMENT,
+    region: str = REGION,
+    host: str = "kms.eu-west-1.amazonaws.com",
 ) -> HttpRequest:
     """A request as kmstool's own signer makes it."""
     headers = sign(
-        host="kms.eu-west-1.amazonaws.com",
+        host=host,
         region=region,
         target=TARGET,
         body=BODY,
@@ -53,6 +57,30 @@ def signed(
     )
     lowered = {name.lower(): value for name, value in headers.items()}
     return HttpRequest("POST", "/", lowered, BODY)
+
+
+@pytest.mark.parametrize(
+    ("host", "accepted"),
+    [
+        ("kms.eu-west-1.amazonaws.com", True),
+        ("kms-fips.eu-west-1.amazonaws.com", True),
+        ("vpce-0a1b-2c3d.kms.eu-west-1.vpce.amazonaws.com:443", True),
+        ("localhost:4567", True),
+        ("127.0.0.1:4567", True),
+        ("kms.us-east-1.amazonaws.com", False),
+        ("KMS-FIPS.US-EAST-1.amazonaws.com:443", False),
+        ("vpce-0a1b-2c3d.kms.eu-west-2.vpce.amazonaws.com", False),
+    ],
+)
+def test_the_host_of_another_region_is_another_kms(host: str, accepted: bool) -> None:
+    # A wrong --host, with the right region in the signature, passed here and failed in AWS.
+    request = signed(host=host)
+    if accepted:
+        assert authenticate(request, PRINCIPALS, region=REGION, now=NOW) is PLAIN
+        return
+    with pytest.raises(Refusal, match="valid region") as caught:
+        authenticate(request, PRINCIPALS, region=REGION, now=NOW)
+    assert caught.value.code == "InvalidSignatureException"
 
 
 def signed_by_botocore(extra: dict[str, str]) -> HttpRequest:
