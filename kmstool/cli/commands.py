@@ -33,12 +33,16 @@ COMMANDS = (
         "Make a key pair, its private key also encrypted.",
     ),
     Entry("generate-random", _GENERATE, "generate_random", "Get random bytes from KMS."),
+    Entry(
+        "seal", "kmstool.cli.seal", "seal", "Seal a file that only the enclaves of a KMS key open."
+    ),
+    Entry("open", "kmstool.cli.open", "open_command", "Open a sealed file inside the enclave."),
     Entry("attest", "kmstool.cli.attest", "attest", "Get an attestation document."),
     Entry(
         "inspect",
         "kmstool.cli.inspect",
         "inspect",
-        "Show what a CMS or attestation document says, unverified.",
+        "Show what a CMS, attestation document or sealed file says, unverified.",
     ),
     Entry("emulator", "kmstool.cli.emulator", "group", "Run KMS and a security module for tests."),
 )

@@ -4,6 +4,7 @@ import binascii
 import os
 import re
 import stat
+from typing import Self
 
 from kmstool import limits
 from kmstool.cli import console
@@ -24,7 +25,12 @@ def read_input(source: str, *, encoding: str, what: str) -> bytes:
     Raises:
         InputError: empty, too long, not base64. LocalFileError: it cannot be read.
     """
-    data = read_bytes(source, what=what)
+    return decode_input(read_bytes(source, what=what), encoding=encoding, what=what)
+
+
+def decode_input(data: bytes, *, encoding: str, what: str) -> bytes:
+    """What `read_input` makes of the bytes that it read."""
+    check_size(data, what=what)
     if encoding == "base64":
         data = parse_base64(data, what=what)
     if not data:
@@ -58,6 +64,25 @@ def read_bytes(source: str, *, what: str) -> bytes:
     Raises:
         InputError: there is more. LocalFileError: it cannot be read.
     """
+    data = read_start(source, what=what)
+    check_size(data, what=what)
+    return data
+
+
+def check_size(data: bytes, *, what: str) -> None:
+    """Raises `InputError` where `read_start` did not reach the end within `INPUT_MAX` bytes."""
+    if len(data) > limits.INPUT_MAX:
+        raise InputError(
+            f"{what} is longer than {limits.INPUT_MAX} bytes", hint="check that this is the file"
+        )
+
+
+def read_start(source: str, *, what: str) -> bytes:
+    """Up to `INPUT_MAX` bytes and one more, which says that there are more.
+
+    Raises:
+        LocalFileError: it cannot be read.
+    """
     try:
         descriptor = 0 if source == "-" else _open(source)
         try:
@@ -74,11 +99,56 @@ def read_bytes(source: str, *, what: str) -> bytes:
         ) from None
     except ValueError as error:  # a NUL in the path
         raise LocalFileError(f"{source} could not be read: {error}") from None
-    if len(data) > limits.INPUT_MAX:
-        raise InputError(
-            f"{what} is longer than {limits.INPUT_MAX} bytes", hint="check that this is the file"
-        )
     return data
+
+
+class InputStream:
+    """A file or stdin that is read piece by piece, whatever its length.
+
+    Args:
+        source: of the file; `-` is stdin.
+        what: the name of the data in messages.
+
+    Attributes:
+        size: bytes of a regular file, or None.
+
+    Raises:
+        LocalFileError: it cannot be read.
+    """
+
+    def __init__(self, source: str, *, what: str) -> None:
+        self._name = "stdin" if source == "-" else source
+        self._what = what
+        self._owned = source != "-"
+        try:
+            self._descriptor = _open(source) if self._owned else 0
+            status = os.fstat(self._descriptor)
+        except OSError as error:
+            raise self._failed(error.strerror) from None
+        except ValueError as error:  # a NUL in the path
+            raise self._failed(str(error)) from None
+        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        if not self._owned and os.isatty(0):
+            console.note(f"reading {what} from the terminal: end it with Ctrl-D")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._owned:
+            os.close(self._descriptor)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fills up to all of `buffer`; 0 at the end. Raises `LocalFileError`."""
+        try:
+            return os.readv(self._descriptor, [buffer])
+        except OSError as error:
+            raise self._failed(error.strerror) from None
+
+    def _failed(self, reason: str | None) -> LocalFileError:
+        return LocalFileError(
+            f"{self._name} could not be read: {reason}", hint=f"{self._what} is read from it"
+        )
 
 
 def descriptor_of(path: str) -> int | None:

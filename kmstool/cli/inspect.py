@@ -1,4 +1,4 @@
-"""`kmstool inspect`: what a CMS or an attestation document says, for the eye or as JSON.
+"""`kmstool inspect`: what a CMS, a document or a sealed file says, for the eye or as JSON.
 
 It parses with the same strict readers that the rest of kmstool uses, and verifies nothing: no
 signature, no chain, no time. It says so on stderr and in the JSON (`"verified": false`).
@@ -14,11 +14,13 @@ from kmstool.attestation.document import AttestationDocument, parse_document
 from kmstool.attestation.verify import own_time
 from kmstool.cli import console
 from kmstool.cli.common import Common, common_options
-from kmstool.cli.input import read_input
+from kmstool.cli.input import decode_input, read_start
+from kmstool.cli.inspect_sealed import describe_sealed
 from kmstool.cli.options import input_options
 from kmstool.cli.output import Output, deliver, encode_json
 from kmstool.enclave.cms import EnvelopedData, parse_enveloped_data
 from kmstool.errors import InputError
+from kmstool.sealing.format import MAGIC
 
 _SEQUENCE = b"\x30"  # X.690, 8.9: where every CMS begins
 _COSE_SIGN1 = (b"\x84", b"\x9f", b"\xd2")  # RFC 8949: array of four, of any length, tag 18
@@ -30,25 +32,30 @@ _COSE_SIGN1 = (b"\x84", b"\x9f", b"\xd2")  # RFC 8949: array of four, of any len
 @common_options
 @click.pass_obj
 def inspect(common: Common, *, source: str, encoding: str, as_json: bool) -> None:  # noqa: ARG001
-    """Show what a CMS or attestation document says, unverified.
+    """Show what a CMS, attestation document or sealed file says, unverified.
 
-    Reads base64 from INPUT or stdin. Anyone can write such a file: nothing here checks a signature,
-    a certificate or a time.
+    Reads base64 from INPUT or stdin; a sealed file as it is, of any length. Anyone can write such a
+    file: nothing here checks a signature, a certificate, a time or a MAC.
 
     \b
     Example:
       kmstool attest --format base64 | kmstool inspect
     """
-    data = read_input(source, encoding=encoding, what="the CMS or document")
-    if data.startswith(_SEQUENCE):
+    data = read_start(source, what="the CMS or document")
+    if not data.startswith(MAGIC):  # which no base64 begins with
+        data = decode_input(data, encoding=encoding, what="the CMS or document")
+    if data.startswith(MAGIC):
+        report = describe_sealed(data)
+    elif data.startswith(_SEQUENCE):
         report = _describe_cms(parse_enveloped_data(data))
     elif data.startswith(_COSE_SIGN1):
         report = _describe_document(parse_document(data))
     else:
         raise InputError(
-            f"a file that begins with the byte {data[:1].hex()} is neither a CMS nor an"
-            " attestation document",
-            hint="a CMS begins with 30, an attestation document with 84 or d2",
+            f"a file that begins with the byte {data[:1].hex()} is neither a CMS, an"
+            " attestation document nor a sealed file",
+            hint="a CMS begins with 30, an attestation document with 84 or d2, a sealed file with"
+            f" {MAGIC.decode()}",
         )
     console.note("nothing was verified: anyone can write such a file")
     text = encode_json(report) if as_json else _for_the_eye(report)

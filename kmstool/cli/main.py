@@ -19,6 +19,7 @@ KEY_COMMANDS = {
     "generate-data-key",
     "generate-data-key-pair",
     "generate-random",
+    "open",
 }
 ASKING_FOR_HELP = {"-h", "--help"}
 

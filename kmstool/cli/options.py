@@ -213,7 +213,7 @@ def request_options(*, context: bool = True) -> Callable[[F], F]:
         @functools.wraps(command)
         def with_request(*arguments: Any, **values: Any) -> Any:
             request = RequestOptions(
-                encryption_context=_as_mapping(values.pop("encryption_context", ())),
+                encryption_context=as_mapping(values.pop("encryption_context", ())),
                 grant_tokens=values.pop("grant_token"),
                 dry_run=values.pop("dry_run"),
             )
@@ -241,7 +241,8 @@ def request_options(*, context: bool = True) -> Callable[[F], F]:
     return decorate
 
 
-def _as_mapping(pairs: tuple[tuple[str, str], ...]) -> dict[str, str] | None:
+def as_mapping(pairs: tuple[tuple[str, str], ...]) -> dict[str, str] | None:
+    """The pairs of `--encryption-context`, or None where there are none; no name twice."""
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
         raise click.UsageError("a name stands twice in --encryption-context", _context())
