@@ -86,6 +86,27 @@ def test_a_refusal_that_repeats_the_session_token_does_not_show_it() -> None:
     assert "x-amz-security-token:… x-amz-target:TrentService" in caught.value.kms_message
 
 
+@pytest.mark.parametrize(
+    "code", ["ExpiredTokenException", "ExpiredToken", "UnrecognizedClientException"]
+)
+def test_credentials_that_kms_refuses_are_not_kept(code: str) -> None:
+    # Credentials without an expiration were held for ever: a client that lives long refused to
+    # work, although the parent had had fresh ones for hours.
+    kms = BentKms(script=((400, {"__type": code}),))
+    loaded: list[Credentials] = []
+
+    def load(_deadline: Deadline) -> Credentials:
+        loaded.append(CREDENTIALS)
+        return CREDENTIALS
+
+    direct = client(kms, load_credentials=load)
+    with pytest.raises(KmsError, match=code):
+        open_secret(direct)
+    assert len(loaded) == 1
+    assert open_secret(direct) == SECRET
+    assert len(loaded) == 2
+
+
 def test_a_dropped_connection_is_opened_again() -> None:
     kms = BentKms(script=(DROPPED,))
     assert open_secret(client(kms)) == SECRET
