@@ -44,6 +44,7 @@ COMMANDS = (
         "inspect",
         "Show what a CMS, attestation document or sealed file says, unverified.",
     ),
+    Entry("parent", "kmstool.cli.parent", "group", "Serve an enclave from its parent instance."),
     Entry("emulator", "kmstool.cli.emulator", "group", "Run KMS and a security module for tests."),
 )
 
