@@ -10,14 +10,16 @@ from kmstool.cli.input import read_input
 from kmstool.cli.options import (
     BYTES,
     RequestOptions,
+    accept_option,
     input_options,
     key_option,
     request_options,
     session_options,
 )
 from kmstool.cli.results import Destination, output_options
+from kmstool.errors import SettingError
 from kmstool.protocol import ENCRYPTION_ALGORITHMS
-from kmstool.session import SessionOptions, open_direct
+from kmstool.session import SessionOptions, is_relayed, open_direct
 
 if TYPE_CHECKING:
     from kmstool.arn import AnyKey, KeyArn
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
     metavar="NAME",
     help=f"One of {', '.join(ENCRYPTION_ALGORITHMS)}  [default: SYMMETRIC_DEFAULT]",
 )
+@click.option(
+    "--length",
+    type=click.Choice(["16", "24", "32"]),
+    help="With --via relay: bytes of the key that comes out.",
+)
+@accept_option
 @request_options()
 @output_options()
 @session_options
@@ -43,6 +51,8 @@ def decrypt(
     encoding: str,
     key: "KeyArn | AnyKey",
     encryption_algorithm: str | None,
+    length: str | None,
+    accept_unauthenticated: bool,
     request: RequestOptions,
     destination: Destination,
     session: SessionOptions,
@@ -57,8 +67,28 @@ def decrypt(
 
     A shell's $(…) drops trailing newlines and cannot hold NUL bytes: for a plaintext that is not
     text use -o FILE, a pipe, or --format base64.
+
+    Over a relay (--via relay) the parent may have chosen or changed what comes out: only a key for
+    an authenticated cipher is worth having there, with --length and --accept-unauthenticated.
     """
+    relayed = is_relayed(session)
+    _check_relay_options(relayed, accept=accept_unauthenticated, length=length)
     ciphertext = read_input(source, encoding=encoding, what="the ciphertext")
+    if relayed:
+        from kmstool.cli.relayed import decrypt_relayed  # noqa: PLC0415
+
+        decrypt_relayed(
+            ciphertext,
+            key=key,
+            length=length,
+            encryption_algorithm=encryption_algorithm,
+            request=request,
+            destination=destination,
+            session=session,
+        )
+        return
+    if length is not None:
+        raise click.UsageError("--length is for --via relay", click.get_current_context())
     with open_direct(session, key=key) as kms:
         result = kms.decrypt(
             ciphertext,
@@ -91,7 +121,9 @@ def decrypt(
 @click.option("--salt", type=BYTES, help="For the key derivation (HKDF).")
 @click.option("--info", type=BYTES, help="What the derived key is for (HKDF).")
 @click.option(
-    "--length", type=click.IntRange(1, 8160), help="Bytes of the derived key  [default: 32]"
+    "--length",
+    type=click.IntRange(1, 8160),
+    help="Bytes of what comes out  [default: 32; has to be given with --via relay]",
 )
 @click.option(
     "--raw-secret",
@@ -100,6 +132,7 @@ def decrypt(
     " these two keys: as a key it is weak, and it cannot be told apart by purpose. For protocols"
     " that do their own derivation; brings the caveat raw-shared-secret.",
 )
+@accept_option
 @request_options(context=False)
 @output_options()
 @session_options
@@ -112,6 +145,7 @@ def derive_shared_secret(
     info: bytes | None,
     length: int | None,
     raw_secret: bool,
+    accept_unauthenticated: bool,
     request: RequestOptions,
     destination: Destination,
     session: SessionOptions,
@@ -126,9 +160,14 @@ def derive_shared_secret(
     Example:
       kmstool derive-shared-secret --key-id "$ARN" --public-key peer.pem \\
           --info utf8:my-protocol-v1 -o session.key
+
+    Over a relay (--via relay) the parent may have chosen what comes out: only a key for an
+    authenticated cipher is worth having there, with --length and --accept-unauthenticated.
     """
+    relayed = is_relayed(session)
+    _check_relay_options(relayed, accept=accept_unauthenticated, length=length)
     if raw_secret:
-        if (salt, info, length) != (None, None, None):
+        if (salt, info) != (None, None) or (length is not None and not relayed):
             raise click.UsageError(
                 "--raw-secret takes no --salt, --info or --length", click.get_current_context()
             )
@@ -136,6 +175,21 @@ def derive_shared_secret(
     from kmstool.cli.public_key import read_public_key  # noqa: PLC0415 - not for decrypt
 
     public_key = read_public_key(public_key_file)
+    if relayed:
+        from kmstool.cli.relayed import derive_relayed  # noqa: PLC0415
+
+        derive_relayed(
+            public_key,
+            key=key,
+            length=length,
+            salt=salt,
+            info=info,
+            raw_secret=raw_secret,
+            request=request,
+            destination=destination,
+            session=session,
+        )
+        return
     with open_direct(session, key=key) as kms:
         result = kms.derive_shared_secret(
             public_key, key=key, grant_tokens=request.grant_tokens, dry_run=request.dry_run
@@ -159,3 +213,26 @@ def derive_shared_secret(
         secret="SharedSecret" if raw_secret else "DerivedKey",
         more_caveats=(RAW_SHARED_SECRET,) if raw_secret else (),
     )
+
+
+def _check_relay_options(relayed: bool, *, accept: bool, length: object) -> None:
+    """A bare secret from a relay is taken by nobody who has not said so, nor of unknown length."""
+    if not relayed:
+        if accept:
+            raise click.UsageError(
+                "--accept-unauthenticated is for --via relay", click.get_current_context()
+            )
+        return
+    if not accept:
+        raise SettingError(
+            "over a relay the parent may have chosen this secret or changed it, and learns about"
+            " the true one from whatever is done with it",
+            hint="if it goes straight into an authenticated cipher, add --accept-unauthenticated;"
+            " otherwise use --via direct",
+        )
+    if length is None:
+        raise SettingError(
+            "over a relay the length of the secret has to be stated",
+            hint="add --length: where an answer does not open, a random secret of that length comes"
+            " out, so that the parent cannot tell why",
+        )

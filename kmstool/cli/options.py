@@ -121,9 +121,10 @@ _SESSION_OPTIONS = (
     click.option(
         "--via",
         multiple=True,
-        metavar="direct[=ADDRESS]",
-        help="How to reach KMS; repeatable, tried in order. ADDRESS is vsock://CID:PORT,"
-        " tcp://HOST:PORT or unix:PATH  [variable: KMSTOOL_DIRECT; default: vsock://3:8000]",
+        metavar="WAY[=ADDRESS]",
+        help="How to reach KMS: direct or relay; repeatable, tried in order, never mixed. ADDRESS"
+        " is vsock://CID:PORT, tcp://HOST:PORT or unix:PATH  [default: direct; its address:"
+        " KMSTOOL_DIRECT or vsock://3:8000; of a relay: KMSTOOL_RELAY or vsock://3:8001]",
     ),
     click.option(
         "--credentials",
@@ -239,6 +240,16 @@ def request_options(*, context: bool = True) -> Callable[[F], F]:
         return result
 
     return decorate
+
+
+def accept_option(command: F) -> F:
+    """`--accept-unauthenticated`, which a bare secret from a relay needs."""
+    result: F = click.option(
+        "--accept-unauthenticated",
+        is_flag=True,
+        help="With --via relay: take a secret that the parent may have chosen or changed.",
+    )(command)
+    return result
 
 
 def as_mapping(pairs: tuple[tuple[str, str], ...]) -> dict[str, str] | None:

@@ -12,8 +12,10 @@ from botocore.credentials import ProcessProvider
 
 from kmstool import framing
 from kmstool.enclave.credentials import credentials_from_message
-from kmstool.errors import CredentialsError, InputError
+from kmstool.errors import CredentialsError, InputError, TransportError, UntrustedAnswerError
 from kmstool.limits import FRAME_MAX, SESSION_TOKEN_MAX
+from kmstool.parent.request import parse_relayed_call
+from kmstool.refusals import parse_error
 
 TESTS = Path(__file__).resolve().parents[1]
 VECTORS: list[dict[str, Any]] = json.loads((TESTS / "vectors" / "framing.json").read_text())
@@ -47,7 +49,11 @@ def read(vector: dict[str, Any], step: int) -> dict[str, Any] | None:
     }
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+CREDENTIALS = [vector for vector in VECTORS if vector["reader"] in ("request", "answer")]
+RELAY = [vector for vector in VECTORS if vector not in CREDENTIALS]
+
+
+@pytest.mark.parametrize("vector", CREDENTIALS, ids=lambda vector: vector["name"])
 def test_vector(vector: dict[str, Any]) -> None:
     for step in (1, FRAME_MAX + 4):
         if vector["expect"] == "ok":
@@ -70,11 +76,73 @@ def test_vector(vector: dict[str, Any]) -> None:
         assert "wJalr" not in repr(caught.value) + str(caught.value.hint)
 
 
+@pytest.mark.parametrize("vector", RELAY, ids=lambda vector: vector["name"])
+def test_relay_vector(vector: dict[str, Any]) -> None:
+    data, expect = bytes.fromhex(vector["bytes"]), vector["expect"]
+    if expect == "frame":
+        with pytest.raises(InputError, match=r"a frame\b"):
+            framing.read_frame(stream(data, 7))
+        return
+    message = framing.read_frame(stream(data, 7))
+    if vector["reader"] == "relay-request":
+        if expect == "ok":
+            call = parse_relayed_call(message)
+            assert vector["call"] == {"Operation": call.operation, "KeyId": str(call.key)}
+            return
+        with pytest.raises(InputError) as caught:
+            parse_relayed_call(message)
+        assert str(caught.value).isprintable()
+    elif expect in ("ok", "kms"):
+        answer, refusal = framing.parse_relay_answer(message)
+        if refusal is None:
+            assert answer == vector["answer"]
+            return
+        error = parse_error("Decrypt", *refusal)
+        fields = [error.code, error.status, error.kms_message, error.request_id, error.retryable]
+        assert fields == vector["refusal"]
+    elif expect == "error":
+        with pytest.raises(TransportError, match="the relay did not ask KMS") as refused:
+            framing.parse_relay_answer(message)
+        assert refused.value.retryable is vector["retryable"]
+    else:
+        with pytest.raises(UntrustedAnswerError, match="the relay"):
+            framing.parse_relay_answer(message)
+
+
+def test_what_is_built_is_what_is_read() -> None:
+    request = framing.build_relay_request("Decrypt", "eu-west-1", {"KeyId": "x"})
+    parsed = framing.parse_relay_request(framing.read_frame(stream(request, 9)))
+    assert parsed == ("Decrypt", "eu-west-1", {"KeyId": "x"})
+    answer = framing.build_relay_answer({"KeyId": "x"})
+    assert framing.parse_relay_answer(framing.read_frame(stream(answer, 9))) == (
+        {"KeyId": "x"},
+        None,
+    )
+    refusal = framing.build_relay_refusal(status=400, code="X", message="m", request_id=None)
+    _, read_back = framing.parse_relay_answer(framing.read_frame(stream(refusal, 9)))
+    assert read_back == (400, {}, b'{"__type": "X", "message": "m"}')
+
+
+def test_the_examples_of_the_specification_are_read() -> None:
+    examples = [
+        json.loads(text)
+        for text in re.findall(r"```json\n(.*?)```", SPECIFICATION.read_text(), re.DOTALL)
+    ]
+    (request,) = (one for one in examples if one.get("Request") == "Kms")
+    assert parse_relayed_call(request).operation == "Decrypt"
+    (answer,) = (one for one in examples if "Answer" in one)
+    assert framing.parse_relay_answer(answer)[0] == answer["Answer"]
+    (error,) = (one for one in examples if "KmsError" in one)
+    assert framing.parse_relay_answer(error)[1] is not None
+
+
 def test_the_vectors_show_every_outcome_on_both_sides() -> None:
     shown = {(vector["reader"], vector["expect"]) for vector in VECTORS}
     assert shown == {
         *(("request", expect) for expect in ("ok", "frame", "message")),
         *(("answer", expect) for expect in ("ok", "frame", "message", "error")),
+        *(("relay-request", expect) for expect in ("ok", "frame", "message")),
+        *(("relay-answer", expect) for expect in ("ok", "frame", "message", "error", "kms")),
     }
     assert len({vector["name"] for vector in VECTORS}) == len(VECTORS)
 

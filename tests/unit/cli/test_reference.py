@@ -22,7 +22,9 @@ def section(name: str) -> str:
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {
+    """Of a command; of a group with all of its commands."""
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    return set().union(*map(options_of, inner)) | {
         option
         for parameter in command.params
         for option in parameter.opts
