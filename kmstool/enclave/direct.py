@@ -283,10 +283,17 @@ class DirectKms:
         dry_run: bool,
     ) -> _Opened | DryRun:
         try:
-            return self._open(operation, build, key=key)
+            opened = self._open(operation, build, key=key)
         except KmsError as error:
             if not dry_run or error.code != "DryRunOperationException":
                 raise
+        else:
+            if not dry_run:
+                return opened
+            raise UntrustedAnswerError(
+                f"KMS answered a dry run with a result: it carried out {operation}",
+                hint="this is not how KMS answers: check the endpoint",
+            )
         # The document is the one that was just sent: it is kept for minutes.
         caveats = self._known(key) + self._recipient.attested_key().caveats()
         return DryRun(operation=operation, caveats=caveats)

@@ -329,6 +329,9 @@ def test_a_dry_run_that_would_have_succeeded_is_a_result(call: Call) -> None:
     assert isinstance(result, DryRun)
     assert kms.requests[0]["DryRun"] is True
     assert result.caveats == (SIMULATED_NSM,)
+    # Whoever only asked got the secret, and the command line printed it.
+    with pytest.raises(UntrustedAnswerError, match="answered a dry run with a result"):
+        call(client(BentKms()))
 
 
 def test_a_dry_run_that_is_denied_is_an_error() -> None:
