@@ -4,8 +4,7 @@ A birth certificate says: code whose measurements are these made this key, locke
 images, and saw KMS confirm it. It is an attestation document whose user_data is the tag
 `kmstool-birth-1` and SHA-384 of a statement that travels along (`birth_statement.py`).
 
-What it does: makes a key with its certificate (`make_key`), inside; checks a certificate
-(`verify_birth_certificate`), anywhere and at any time.
+What it does: checks a certificate, anywhere and at any time. `create_key.py` makes them, inside.
 What it never does: believe a certificate without being told which image and which account. An
 attacker's own image, in their own account, makes certificates that are genuine in every part.
 """
@@ -18,12 +17,7 @@ from typing import Final, Never
 from kmstool.arn import KeyArn
 from kmstool.attestation.document import AttestationDocument, parse_document
 from kmstool.attestation.verify import Expectations, own_time, verify_document
-from kmstool.birth_statement import (
-    Statement,
-    parse_certificate,
-    parse_statement,
-    user_data_of,
-)
+from kmstool.birth_statement import Statement, parse_certificate, parse_statement, user_data_of
 from kmstool.caveats import Caveat
 from kmstool.enclave.nsm import BIRTH_TAG
 from kmstool.errors import DocumentError

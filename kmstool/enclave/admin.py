@@ -54,6 +54,11 @@ class KmsAdmin:
         """The name that the certificate of whoever answers has to bear."""
         return self._exchange.host
 
+    @property
+    def region(self) -> str:
+        """The region that requests are signed for."""
+        return self._exchange.region
+
     def close(self) -> None:
         """Closes the connection."""
         self._exchange.close()

@@ -34,7 +34,7 @@ class Exchange:
     """A way to KMS for one process. Not for several threads at once: it owns one connection.
 
     Attributes:
-        host: as it was given.
+        host, region: as they were given.
 
     Args:
         dial: opens a connection whose peer is authenticated as `host`, within a deadline.
@@ -59,8 +59,8 @@ class Exchange:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.host = host
+        self.region = region
         self._dial = dial
-        self._region = region
         self._load_credentials = load_credentials
         self._timeout = timeout
         self._trace = trace
@@ -132,7 +132,7 @@ class Exchange:
         body, carried = prepare()
         headers = sign(
             host=self.host,
-            region=self._region,
+            region=self.region,
             target=target_header(operation),
             body=body,
             credentials=credentials,

@@ -84,7 +84,7 @@ class Nsm:
     def attest_birth(self, statement_digest: bytes) -> bytes:
         """Returns the document of a birth certificate: `BIRTH_TAG` and the digest as user_data.
 
-        For `birth.make_key` alone, which computed the digest of a statement that it checked.
+        For `create_key.make_key` alone, which computed the digest of a statement that it checked.
 
         Args:
             statement_digest: 48 bytes, SHA-384.
