@@ -10,6 +10,7 @@ import math
 import os
 import random
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -186,7 +187,7 @@ def connect(
             other end may just be starting.
     """
     last: OSError | None = None
-    for family, target in _targets(address, hint):
+    for family, target in _targets(address, deadline, hint):
         limit = min(timeout, deadline.remaining(f"connecting to {address}"))
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -249,23 +250,42 @@ def _connect_error(
 _Target = tuple[int, tuple[object, ...] | str]
 
 
-def _targets(address: Address, hint: str) -> list[_Target]:
+def _targets(address: Address, deadline: Deadline, hint: str) -> list[_Target]:
     if isinstance(address, VsockAddress):
         return [(socket.AF_VSOCK, (address.cid, address.port))]
     if isinstance(address, UnixAddress):
         return [(socket.AF_UNIX, address.path)]
-    try:
-        # As bytes: a str would draw in encodings.idna and stringprep. The name is ASCII.
-        found = socket.getaddrinfo(
-            address.host.encode(), address.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-        )
-    except OSError as error:
+    found: list[_Target] = []
+    failure: list[OSError] = []
+
+    def look_up() -> None:
+        try:
+            # As bytes: a str would draw in encodings.idna and stringprep. The name is ASCII.
+            infos = socket.getaddrinfo(
+                address.host.encode(),
+                address.port,
+                type=socket.SOCK_STREAM,
+                proto=socket.IPPROTO_TCP,
+            )
+        except OSError as error:
+            failure.append(error)
+        else:
+            found.extend((family, target) for family, _, _, _, target in infos)
+
+    # In a thread, since getaddrinfo knows no timeout, and a daemon, since it may never end.
+    thread = threading.Thread(target=look_up, name="look-up", daemon=True)
+    remaining = deadline.remaining(f"connecting to {address}")
+    thread.start()
+    thread.join(remaining)
+    if thread.is_alive():
+        raise deadline.exceeded(f"looking up the name {address.host!r}")
+    if failure:
         raise TransportError(
             f"could not connect to {address}: the name {address.host!r} was not found"
-            f" ({error.strerror})",
+            f" ({failure[0].strerror})",
             hint=hint,
-        ) from None
-    return [(family, target) for family, _, _, _, target in found]
+        )
+    return found
 
 
 def _parse_tcp(text: str) -> TcpAddress:

@@ -216,6 +216,17 @@ def test_name_that_is_not_found() -> None:
         connect(TcpAddress("nowhere.invalid", 443), Deadline(20))
 
 
+def test_a_silent_resolver_does_not_outlast_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    # libc waits as long as resolv.conf says, 10 s or more: that was beyond the deadline.
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer.wait(20) and [])
+    began = time.monotonic()
+    with pytest.raises(TransportError, match="during looking up the name 'kms"):
+        connect(TcpAddress("kms.internal", 443), Deadline(0.2))
+    assert time.monotonic() - began < 5
+    answer.set()
+
+
 def test_deadline_that_is_over_before() -> None:
     with pytest.raises(TransportError, match="used up during connecting to tcp://"):
         connect(TcpAddress("127.0.0.1", free_port()), Deadline(0))
