@@ -41,7 +41,7 @@ def authorise_key(
     aliases: list[str],
     named: str | None,
 ) -> None:
-    """Raises `AccessDeniedException` unless the policy, as text, allows the action on the key.
+    """Raises `AccessDeniedException` unless the policy, as text, or a grant allows the action.
 
     Args:
         extra: condition keys that only some operations have.
@@ -63,7 +63,11 @@ def authorise_key(
     if attested is not None:
         context |= attestation_keys(attested.pcrs)
     decision = _evaluate(principal, action, key.arn, _parse(policy), context)
-    if not decision.allowed:
+    # A grant adds to the policy, and only an explicit Deny takes away from both.
+    granted = decision.decided_by is None and key.grants_to(
+        principal.arn, action.removeprefix("kms:")
+    )
+    if not decision.allowed and not granted:
         raise _denied(principal, action, key.arn, decision.reason)
 
 

@@ -33,6 +33,25 @@ _PAIR_ONLY_CURVES: dict[str, type[ec.EllipticCurve]] = {"ECC_SECG_P256K1": ec.SE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What CreateGrant gives somebody on one key.
+
+    Attributes:
+        grantee: the ARN of who has it.
+        operations: names of operations, as in the API.
+        created: seconds since 1970.
+        issuer: the root ARN of the account that made it.
+    """
+
+    grant_id: str
+    grantee: str
+    operations: tuple[str, ...]
+    name: str | None
+    created: float
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
     """One KMS key; a change makes a new object, so a reader never sees half of one.
 
@@ -42,6 +61,7 @@ class Key:
         policy: the key policy, as text, exactly as it was put.
         material: 32 bytes of an AES key, or the private key.
         material_id: KMS' name of the current material, 64 hexadecimal digits; symmetric keys only.
+        grants: what CreateGrant gave.
     """
 
     key_id: str
@@ -58,6 +78,7 @@ class Key:
     state: State = "Enabled"
     deletion: float | None = None
     pending_days: int | None = None
+    grants: tuple[Grant, ...] = ()
 
     @property
     def arn(self) -> str:
@@ -73,6 +94,12 @@ class Key:
         if self.usage != ENCRYPT_DECRYPT:
             return []
         return [SYMMETRIC] if self.is_symmetric else ["RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"]
+
+    def grants_to(self, principal: str, operation: str) -> bool:
+        """Whether a grant gives the principal this operation."""
+        return any(
+            grant.grantee == principal and operation in grant.operations for grant in self.grants
+        )
 
     def secret_key(self) -> bytes:
         """The AES key of a symmetric key."""

@@ -17,6 +17,7 @@ from kmstool.arn import partition_of_region
 from kmstool.attestation.chain import ChainCache
 from kmstool.emulator import operations_aliases as aliases
 from kmstool.emulator import operations_crypto as crypto
+from kmstool.emulator import operations_grants as grants
 from kmstool.emulator import operations_keys as keys
 from kmstool.emulator.attested import RANDOM_SHAPE, attest
 from kmstool.emulator.authentication import HttpRequest, authenticate
@@ -35,6 +36,7 @@ _CONTENT_TYPE = "application/x-amz-json-1.1"
 OPERATIONS: Final[dict[str, Callable[[Call], Parameters]]] = {
     "CancelKeyDeletion": keys.cancel_key_deletion,
     "CreateAlias": aliases.create_alias,
+    "CreateGrant": grants.create_grant,
     "CreateKey": keys.create_key,
     "Decrypt": crypto.decrypt,
     "DeleteAlias": aliases.delete_alias,
@@ -51,6 +53,7 @@ OPERATIONS: Final[dict[str, Callable[[Call], Parameters]]] = {
     "GetKeyPolicy": keys.get_key_policy,
     "GetPublicKey": keys.get_public_key,
     "ListAliases": aliases.list_aliases,
+    "ListGrants": grants.list_grants,
     "ListKeyPolicies": keys.list_key_policies,
     "ListKeys": keys.list_keys,
     "PutKeyPolicy": keys.put_key_policy,

@@ -83,8 +83,9 @@ class Principals:
 def default_principals(partition: str = "aws") -> Principals:
     """An administrator and an enclave role, with secrets made now.
 
-    The administrator's identity policies allow `kms:*`. The enclave's allow GenerateRandom alone,
-    which concerns no key: whatever it may do with a key, the key's own policy has to say.
+    The administrator's identity policies allow `kms:*`. The enclave's allow CreateKey and
+    GenerateRandom, which concern no key that exists: whatever it may do with a key, the key's own
+    policy has to say.
     """
     return collect_principals(
         Principal(
@@ -96,7 +97,7 @@ def default_principals(partition: str = "aws") -> Principals:
         )
         for arn, allows, token in (
             (ADMIN_ARN, ("kms:*",), None),
-            (ENCLAVE_ARN, ("kms:GenerateRandom",), secrets.token_urlsafe(60)),
+            (ENCLAVE_ARN, ("kms:CreateKey", "kms:GenerateRandom"), secrets.token_urlsafe(60)),
         )
     )
 

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from kmstool.emulator.keys import Key, dump_material, load_material
+from kmstool.emulator.keys import Grant, Key, dump_material, load_material
 from kmstool.errors import LocalFileError
 
 _SCHEMA = """
@@ -145,10 +146,15 @@ class Store:
 
     def _load(self, database: sqlite3.Connection) -> None:
         for key_id, record, material in database.execute("SELECT * FROM keys"):
-            fields = json.loads(record)
+            fields = dict(json.loads(record))
+            fields["grants"] = tuple(map(_grant, fields.get("grants", ())))
             self._keys[key_id] = Key(**fields, material=load_material(fields["spec"], material))
         for account_id, name, record in database.execute("SELECT * FROM aliases"):
             self._aliases[account_id, name] = Alias(**json.loads(record))
+
+
+def _grant(fields: dict[str, Any]) -> Grant:
+    return Grant(**fields | {"operations": tuple(fields["operations"])})
 
 
 def _open(path: Path) -> sqlite3.Connection:

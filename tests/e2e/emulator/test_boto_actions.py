@@ -24,6 +24,10 @@ PEER = (
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "CancelKeyDeletion": ("cancel_key_deletion", {"KeyId": "KEY"}),
     "CreateAlias": ("create_alias", {"AliasName": "alias/ALIAS", "TargetKeyId": "KEY"}),
+    "CreateGrant": (
+        "create_grant",
+        {"KeyId": "KEY", "GranteePrincipal": ADMIN_ARN, "Operations": ["Decrypt"]},
+    ),
     "Decrypt": ("decrypt", {"CiphertextBlob": "BLOB"}),
     "DeriveSharedSecret": (
         "derive_shared_secret",
@@ -48,6 +52,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "GetKeyPolicy": ("get_key_policy", {"KeyId": "KEY"}),
     "GetPublicKey": ("get_public_key", {"KeyId": "KEY"}),
+    "ListGrants": ("list_grants", {"KeyId": "KEY"}),
     "ListKeyPolicies": ("list_key_policies", {"KeyId": "KEY"}),
     "PutKeyPolicy": (
         "put_key_policy",

@@ -13,7 +13,7 @@ from support.recipients import OpensslRecipient
 
 from kmstool.emulator.cms_writer import Shape
 from kmstool.emulator.pcrs import label_pcrs
-from kmstool.emulator.principals import ADMIN_ARN
+from kmstool.emulator.principals import ADMIN_ARN, ENCLAVE_ARN, parse_principals
 
 
 @pytest.mark.parametrize("shape", ["explicit", "primitive", "der"])
@@ -115,7 +115,6 @@ def test_root_delegation_leaves_it_to_identity_policies(
 @pytest.mark.parametrize(
     ("operation", "request_"),
     [
-        ("create_key", {}),
         ("list_keys", {}),
         ("list_aliases", {}),
         ("create_alias", {"AliasName": "alias/mine", "TargetKeyId": "alias/x"}),
@@ -127,6 +126,22 @@ def test_identity_policies_alone(
 ) -> None:
     method = getattr(emulator.enclave_client(), operation)
     refused("AccessDeniedException", method, **request_)
+
+
+def test_make_a_key_only_where_identity_policies_say_so() -> None:
+    text = f"""
+        [[principal]]
+        access_key_id = "AKIAEXAMPLE000000000"
+        secret_access_key = "one"
+        arn = "{ADMIN_ARN}"
+        [[principal]]
+        access_key_id = "AKIAEXAMPLE000000001"
+        secret_access_key = "two"
+        arn = "{ENCLAVE_ARN}"
+        iam_allows = ["kms:GenerateRandom"]
+    """
+    with running_emulator(principals=parse_principals(text)) as emulator:
+        refused("AccessDeniedException", emulator.enclave_client().create_key)
 
 
 def test_a_recipient_has_to_be_complete(kms: Any) -> None:

@@ -96,7 +96,7 @@ def test_an_error(door: Door) -> None:
         ("OtherService.ListKeys", "UnknownOperationException"),
         ("TrentService.", "UnknownOperationException"),
         ("TrentService.Sign", "UnsupportedOperationException"),
-        ("TrentService.CreateGrant", "UnsupportedOperationException"),
+        ("TrentService.RevokeGrant", "UnsupportedOperationException"),
     ],
 )
 def test_targets(door: Door, target: str, code: str) -> None:

@@ -43,6 +43,7 @@ def test_defaults() -> None:
     assert admin.session_token is None
     assert enclave.session_token
     assert enclave.identity_allows("kms:GenerateRandom")
+    assert enclave.identity_allows("kms:CreateKey")
     assert not enclave.identity_allows("kms:Decrypt")
     with pytest.raises(SettingError):
         one.named("arn:aws:iam::111122223333:role/none")

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from kmstool.emulator.keys import Key, dump_material, load_material, make_material, new_key_id
+from kmstool.emulator.keys import (
+    Grant,
+    Key,
+    dump_material,
+    load_material,
+    make_material,
+    new_key_id,
+)
 from kmstool.emulator.store import Alias, Store
 from kmstool.errors import LocalFileError
 
@@ -28,7 +35,18 @@ def make_key(spec: str = "SYMMETRIC_DEFAULT", *, account_id: str = ACCOUNT) -> K
         policy="{}",
         material=make_material(spec),
         material_id="0" * 64,
+        grants=(GRANT,),
     )
+
+
+GRANT = Grant(
+    grant_id="f" * 64,
+    grantee="arn:aws:iam::111122223333:role/x",
+    operations=("Decrypt",),
+    name=None,
+    created=1.5,
+    issuer="arn:aws:iam::111122223333:root",
+)
 
 
 def make_alias(key: Key, name: str = "alias/a") -> Alias:
