@@ -296,6 +296,7 @@ class DirectKms:
             )
         # The document is the one that was just sent: it is kept for minutes.
         caveats = self._known(key) + self._recipient.attested_key().caveats()
+        self._tolerance.check(caveats)
         return DryRun(operation=operation, caveats=caveats)
 
     def _open(

@@ -368,3 +368,15 @@ def test_access_denied_in_debug_mode_says_so() -> None:
 def test_no_repr_shows_a_secret(operation: str) -> None:
     plaintext, call = CALLS[operation]
     assert repr(plaintext)[2:-1] not in repr(call(client(BentKms(plaintext))))
+
+
+def test_a_document_made_after_a_dry_run_is_held_to_the_tolerance_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kmstool.limits.DOCUMENT_AGE_RENEW", -1.0)
+    nsm_times = iter([time.time(), time.time() - 3600])
+    nsm = InProcessNsm(clock=lambda: next(nsm_times))
+    with pytest.raises(CaveatRefused, match="clock-skew"):
+        client(BentKms(script=(WOULD,)), nsm=nsm, tolerance=Tolerance(strict=True)).decrypt(
+            b"c", key=KEY, dry_run=True
+        )
