@@ -111,7 +111,7 @@ class FlippedRecord(Attack):
     setup = Setup.DIRECT
     sound = "takes nothing of a record whose tag is wrong"
     exit_codes = (6,)
-    words = "TLS"
+    words = "broke"
 
     def front(self, ground: Ground) -> TcpAddress:
         kms = (ground.emulator.address.host, ground.emulator.address.port)
@@ -143,7 +143,7 @@ class HalfOpen(Attack):
     setup = Setup.DIRECT
     sound = "stops at its own deadline"
     exit_codes = (6,)
-    words = "deadline"
+    words = "was used up"
 
     def front(self, ground: Ground) -> TcpAddress:
         def wait(enclave: socket.socket) -> None:
@@ -184,7 +184,7 @@ class AnswerCut(BadAnswer):
     name = "answer-cut"
     sentence = "ends the connection in the middle of the answer"
     sound = "takes nothing of an answer that is not whole"
-    words = "closed"
+    words = "cut off"
 
     def pieces(self, answer: bytes) -> Iterator[tuple[float, bytes]]:
         yield 0, answer[: -len(answer) // 4]
@@ -194,7 +194,7 @@ class SlowDrip(BadAnswer):
     name = "slow-drip"
     sentence = "lets the answer through byte by byte, so that no single wait is long"
     sound = "has one deadline for the whole exchange"
-    words = "deadline"
+    words = "was used up"
 
     def pieces(self, answer: bytes) -> Iterator[tuple[float, bytes]]:
         for index in range(len(answer)):
@@ -205,7 +205,7 @@ class EndlessAnswer(BadAnswer):
     name = "endless-answer"
     sentence = "sends an answer that never ends"
     sound = "has a bound on what it reads"
-    words = "bytes"
+    words = "Content-Length"
 
     def pieces(self, answer: bytes) -> Iterator[tuple[float, bytes]]:
         status_line = answer.partition(b"\r\n")[0]

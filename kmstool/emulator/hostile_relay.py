@@ -237,7 +237,7 @@ class RelayHalfOpen(BentRelay):
     sentence = "takes the request and never answers"
     sound = "stops at its own deadline"
     exit_codes = (6,)
-    words = "time"
+    words = "was used up"
 
     def send(self, enclave: socket.socket, frame: bytes) -> None:  # noqa: ARG002
         while enclave.recv(65_536):
@@ -249,7 +249,7 @@ class RelayDrip(BentRelay):
     sentence = "answers byte by byte, so that no single wait is long"
     sound = "has one deadline for the whole exchange"
     exit_codes = (6,)
-    words = "time"
+    words = "was used up"
 
     def send(self, enclave: socket.socket, frame: bytes) -> None:
         for index in range(len(frame)):

@@ -11,25 +11,33 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
-from attacks import plain_files
+from attacks import plain_files, plain_verifier
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from support.emulator import RunningEmulator, running_emulator
 from support.kms_calls import locked_policy
 
-from kmstool.emulator.hostile import CHOSEN, HostileParent
+from kmstool.attestation.verify import Expectations, verify_document
+from kmstool.cli.exit_codes import exit_code_of
+from kmstool.emulator.hostile import CHOSEN, Attack, HostileParent, Setup
 from kmstool.emulator.hostile_files import FileAttack, Layout
-from kmstool.emulator.hostile_oracle import Enclave
+from kmstool.emulator.hostile_oracle import Enclave, FreshKeysOracle
 from kmstool.emulator.pcrs import label_pcrs
+from kmstool.errors import NOT_OPENED, DocumentError, NotOpenedError
 
 TESTS = Path(__file__).resolve().parents[1]
 ATTACKS_FOLDER = TESTS / "attacks"
 PLAIN_CLIENT = str(ATTACKS_FOLDER / "plain_client.py")
 RELAY_PROGRAM = str(ATTACKS_FOLDER / "relay_program.py")
-PATIENCE = 5.0  # seconds after which a client that has no deadline counts as held up
-DEADLINE = 3.0  # seconds that kmstool is given
+STALLING = {"half-open", "slow-drip", "endless-answer", "relay-half-open", "relay-slow-drip"}
+PATIENCE = 3.0  # seconds after which a client counts as held up, under an attack that stalls
+DEADLINE = 1.5  # seconds that kmstool is given there
+LONG = 60.0  # seconds for everything else, on a machine that is busy
 CONTEXT = ("app", "trial")
 # Of a sealed file: as it is, an older one, and another. More than three chunks of either format.
 CONTENTS = tuple(text * 20_000 for text in (b"content-0002", b"content-0001", b"another file"))
@@ -92,13 +100,15 @@ class Stage:
         ):
             yield parent
 
-    def plain_client(self, environment: dict[str, str], *flags: str) -> Outcome:
+    def plain_client(
+        self, environment: dict[str, str], *flags: str, patience: float = LONG
+    ) -> Outcome:
         """One process opens both secrets."""
         command = [sys.executable, PLAIN_CLIENT, *flags, *self.plain]
         try:
-            done = _run(command, environment, timeout=PATIENCE)
+            done = _run(command, environment, timeout=patience)
         except subprocess.TimeoutExpired:
-            return Outcome(End.HELD_UP, f"still waits after {PATIENCE:.0f} s", None)
+            return Outcome(End.HELD_UP, f"still waits after {patience:.0f} s", None)
         opened = [base64.b64decode(line) for line in done.stdout.split()]
         last = (done.stderr.decode().strip().splitlines() or [""])[-1]
         for got, wanted in zip(opened, (FIRST, SECOND), strict=False):
@@ -109,42 +119,120 @@ class Stage:
             return Outcome(End.RIGHT, End.RIGHT, 0, done.stdout)
         return Outcome(End.REFUSES, last, done.returncode, done.stdout)
 
-    def kmstool(self, environment: dict[str, str]) -> Outcome:
-        """A process for each secret, until one is refused."""
-        for ciphertext, wanted in zip(self.bound, (FIRST, SECOND), strict=True):
-            done = self.decrypt(environment, ciphertext)
-            if done.end is not End.RIGHT or done.stdout != wanted:
-                return done
-        return done
-
-    def decrypt(self, environment: dict[str, str], ciphertext: str) -> Outcome:
-        """`kmstool decrypt`, the safe way: full ARN and an encryption context."""
-        arguments = ["--key-id", self.arn, "--encryption-context", "=".join(CONTEXT)]
-        done = _run(
-            [*KMSTOOL, "decrypt", *arguments, "--timeout", str(DEADLINE)],
-            environment,
-            timeout=60,
-            stdin=ciphertext,
-        )
-        return judged(done, (FIRST, SECOND))
-
-    def relayed(self, environment: dict[str, str]) -> Outcome:
-        """A program with kmstool's library, over the relay: a process for each message."""
-        environment = {**environment, "TRIAL_KEY": self.arn}
-        for secret, ciphertext in zip((FIRST, SECOND), self.bound, strict=True):
-            text = b"what was sealed under " + secret[:10]
-            message = base64.b64encode(sealed(secret, text)).decode()
-            command = [sys.executable, RELAY_PROGRAM, message, ciphertext]
-            done = judged(_run(command, environment, timeout=60), (text,))
+    def kmstool(self, environment: dict[str, str], *, deadline: float = LONG) -> Outcome:
+        """`kmstool decrypt` with full ARN and encryption context, until a secret is refused."""
+        for ciphertext, secret in zip(self.bound, (FIRST, SECOND), strict=True):
+            arguments = ["--key-id", self.arn, "--encryption-context", "=".join(CONTEXT)]
+            command = [*KMSTOOL, "decrypt", *arguments, "--timeout", str(deadline)]
+            done = judged(_run(command, environment, stdin=ciphertext), secret)
             if done.end is not End.RIGHT:
                 return done
         return done
+
+    def relayed(self, environment: dict[str, str], *, deadline: float = LONG) -> Outcome:
+        """`kmstool open --via relay`, until a file is refused."""
+        with tempfile.TemporaryDirectory() as folder:
+            for number, file in enumerate(self.sealed):
+                given, opened = Path(folder, "given"), Path(folder, f"opened-{number}")
+                given.write_bytes(file)
+                options = ["--via", "relay", "--timeout", str(deadline), "-o", str(opened)]
+                command = [*KMSTOOL, "open", "--key-id", self.arn, *options, str(given)]
+                done = judged(_run(command, environment), b"")
+                assert opened.exists() == (done.code == 0)
+                if done.end is not End.RIGHT:
+                    return done
+                if opened.read_bytes() != CONTENTS[number]:
+                    return replace(done, end=End.FOOLED, text=End.FOOLED)
+        return done
+
+    @cached_property
+    def sealed(self) -> list[bytes]:
+        """Two files under data keys of the key, sealed inside over TLS."""
+        files = []
+        for content in CONTENTS[:2]:
+            options = ["--data-key", "--key-id", self.arn]
+            environment = self.emulator.emulator.environment
+            done = _run([*KMSTOOL, "seal", *options], environment, stdin=content.decode())
+            assert done.returncode == 0, done.stderr
+            files.append(done.stdout)
+        return files
 
     def relayed_command(self, environment: dict[str, str]) -> Outcome:
         """`kmstool decrypt --via relay`, without the option that accepts what it would print."""
         arguments = ["--key-id", self.arn, "--encryption-context", "=".join(CONTEXT)]
         command = [*KMSTOOL, "decrypt", *arguments, "--via", "relay", "--length", "32"]
-        return judged(_run(command, environment, timeout=60, stdin=self.bound[1]), ())
+        return judged(_run(command, environment, stdin=self.bound[1]), b"")
+
+    def trial(self, attack: type[Attack]) -> tuple[Outcome, Outcome]:
+        """The plain client and kmstool under one attack, each with a parent of its own."""
+        if attack.setup is Setup.ATTESTATION:
+            return self.documents(attack.name)
+        if issubclass(attack, FileAttack):
+            with tempfile.TemporaryDirectory() as folder:
+                given = (attack(), Path(folder))
+                return self.plain_file(*given), self.kmstool_file(*given)
+        if issubclass(attack, FreshKeysOracle):
+            return self.oracle(attack.name)
+        relay, stalls = attack.setup is Setup.RELAY, attack.name in STALLING
+        with self.under(attack.name) as parent:
+            patience = PATIENCE if stalls else LONG
+            flags = ["--relay"] * relay
+            plain = self.plain_client(parent.environment, *flags, patience=patience)
+        with self.under(attack.name) as parent:
+            run = self.relayed if relay else self.kmstool
+            return plain, run(parent.environment, deadline=DEADLINE if stalls else LONG)
+
+    def oracle(self, attack: str) -> tuple[Outcome, Outcome]:
+        """What a parent learns of a secret; of kmstool's it tries to confirm what it guessed."""
+        end = FIRST[:16][-3:]
+        said: list[str] = []
+        learned = []
+        for program, ciphertext, guesses in (
+            (PLAIN_CLIENT, self.plain[0], bytes(range(256))),
+            (RELAY_PROGRAM, self.bound[0], b"abc" + end[-1:]),
+        ):
+            with (
+                self.under(attack) as parent,
+                self.service(program, parent.environment, ciphertext) as enclave,
+            ):
+                assert isinstance(parent.attack, FreshKeysOracle)
+
+                def ask(enclave: Enclave = enclave) -> str:
+                    said.append(enclave())
+                    return said[-1]
+
+                learned.append(parent.attack.recover(ask, len(end), candidates=guesses))
+                requests = parent.attack.requests
+            if program == PLAIN_CLIENT:
+                text = f"gives {learned[0]!r} of its secret away in {requests} requests"
+                plain = Outcome(End.FOOLED if learned[0] == end else End.REFUSES, text, None)
+                said.clear()
+        if learned[1] or len(set(said)) != 1 or "NotOpenedError" not in said[0]:
+            return plain, Outcome(End.FOOLED, f"says {sorted(set(said))}", None)
+        return plain, Outcome(End.REFUSES, NOT_OPENED, int(exit_code_of(NotOpenedError(""))))
+
+    def documents(self, attack: str) -> tuple[Outcome, Outcome]:
+        """A document from under an attack: what the plain verifier and kmstool's say of it."""
+        nonce, pcrs = os.urandom(32), label_pcrs()
+        command = [*KMSTOOL, "attest", "--nonce", f"hex:{nonce.hex()}"]
+        with self.under(attack) as parent:
+            document = _run(command, parent.environment).stdout
+        root = self.emulator.emulator.chain.root_der
+        plain = Outcome(End.FOOLED, "takes it for the enclave's document of now", 0)
+        try:
+            plain_verifier.verify(document, root_der=root, pcr0=pcrs[0])
+        except (AssertionError, ValueError, InvalidSignature) as error:
+            plain = Outcome(End.REFUSES, str(error) or type(error).__name__, 1)
+        try:
+            verify_document(
+                document,
+                root_der=root,
+                at=datetime.now(UTC),
+                expectations=Expectations(pcrs=pcrs, nonce=nonce, max_age=300),
+            )
+        except DocumentError as error:
+            return plain, Outcome(End.REFUSES, str(error), int(exit_code_of(error)))
+        return plain, Outcome(End.FOOLED, End.FOOLED, 0)
 
     def plain_file(self, attack: FileAttack, folder: Path) -> Outcome:
         """Envelope encryption in chunks, as public examples do it."""
@@ -161,7 +249,7 @@ class Stage:
         file.write_bytes(attack.bend(current, older=older, other=other, layout=layout))
         environment = self.emulator.emulator.environment | {"PYTHONPATH": str(TESTS)}
         command = [sys.executable, "-m", "attacks.plain_files", str(file)]
-        done = _run(command, environment, timeout=60)
+        done = _run(command, environment)
         if done.returncode == 0 and done.stdout != CONTENTS[0]:
             what = "another file" if done.stdout in CONTENTS else "an altered file"
             return Outcome(End.FOOLED, f"opens {what} without a word", 0)
@@ -187,7 +275,7 @@ class Stage:
             plain.write_bytes(content)
             options = ["--to", str(public_key), "--key-id", key, "--label", label]
             options += ["--counter", str(counter), "-o", str(file), str(plain)]
-            done = _run([*KMSTOOL, "seal", *options], environment, timeout=60)
+            done = _run([*KMSTOOL, "seal", *options], environment)
             assert done.returncode == 0, done.stderr
             return file.read_bytes()
 
@@ -198,8 +286,8 @@ class Stage:
         opened = folder / "opened"
         options = ["--key-id", key, "--expect-label", "config", "--min-counter", "2"]
         command = [*KMSTOOL, "open", *options, "-o", str(opened), str(folder / "given.sealed")]
-        done = _run(command, environment, timeout=60)
-        outcome = judged(done, (b"",))
+        done = _run(command, environment)
+        outcome = judged(done, b"")
         if outcome.end is End.RIGHT and opened.read_bytes() != CONTENTS[0]:
             return replace(outcome, end=End.FOOLED, text=End.FOOLED)
         assert opened.exists() == (outcome.end is End.RIGHT)
@@ -253,12 +341,12 @@ def _kind(got: bytes) -> str:
 KMSTOOL = [sys.executable, "-c", "from kmstool.cli.main import run; run()"]
 
 
-def judged(done: subprocess.CompletedProcess[bytes], right: tuple[bytes, ...]) -> Outcome:
+def judged(done: subprocess.CompletedProcess[bytes], right: bytes) -> Outcome:
     """What a run of kmstool came to."""
     stderr = done.stderr.decode()
     error = [line for line in stderr.splitlines() if line.startswith("kmstool: error: ")]
     if done.returncode == 0:
-        end = End.RIGHT if done.stdout in right else End.FOOLED
+        end = End.RIGHT if done.stdout == right else End.FOOLED
         return Outcome(end, end, 0, done.stdout, stderr)
     text = error[0].removeprefix("kmstool: error: ") if error else stderr
     return Outcome(End.REFUSES, text, done.returncode, done.stdout, stderr)
@@ -272,7 +360,7 @@ def stage() -> Iterator[Stage]:
 
 
 def _run(
-    command: list[str], environment: dict[str, str], *, timeout: float, stdin: str = ""
+    command: list[str], environment: dict[str, str], *, timeout: float = LONG, stdin: str = ""
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         command,

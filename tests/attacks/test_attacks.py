@@ -1,0 +1,131 @@
+"""Each attack on two programs: it does what it claims to the plain one, and kmstool refuses it.
+
+An attack that fools nobody proves nothing, so what becomes of the plain client is held here too,
+also where it does well.
+"""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.trials import CONTENTS, FIRST, PLAIN_CLIENT, SECOND, STALLING, End, Stage, stage
+
+from kmstool.emulator.hostile import ATTACKS, CHOSEN, Attack
+from kmstool.emulator.hostile_oracle import FreshKeysOracle
+from kmstool.emulator.hostile_relay import OwnOperation
+
+REFUSED_BY_BOTH = {
+    "another-ca",
+    "amazon-lookalike",
+    "another-host",
+    "expired-certificate",
+    "flipped-record",
+    "answer-cut",
+    "another-image",
+}
+# The plain client speaks TLS 1.2, and has one key, so that no other is older.
+HARMLESS_TO_PLAIN = {"tls-1.2", "older-recipient-key", "relay-older-recipient-key"}
+FOOLS_PLAIN = set(ATTACKS) - REFUSED_BY_BOTH - HARMLESS_TO_PLAIN - STALLING
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Stage]:
+    with stage() as one:
+        yield one
+
+
+def test_without_an_attack_both_open_the_right_secret(ground: Stage) -> None:
+    environment = ground.emulator.environment()
+    assert ground.plain_client(environment).end is End.RIGHT
+    assert ground.kmstool(environment).end is End.RIGHT
+
+
+def test_there_are_at_least_twenty() -> None:
+    assert len(ATTACKS) >= 20
+    assert len(FOOLS_PLAIN) >= 20
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack(ground: Stage, name: str) -> None:
+    attack = ATTACKS[name]
+    plain, kmstool = ground.trial(attack)
+    assert plain.end is expected_of_plain(name), plain
+    assert kmstool.end is End.REFUSES, kmstool
+    assert kmstool.code in attack.exit_codes, kmstool
+    assert kmstool.stdout == b""
+    assert attack.words in kmstool.text
+    assert "Traceback" not in kmstool.stderr
+    for secret in (FIRST, SECOND, CHOSEN, *CONTENTS):
+        assert secret.decode()[:30] not in kmstool.stderr
+
+
+def expected_of_plain(name: str) -> End:
+    if name in FOOLS_PLAIN:
+        return End.FOOLED
+    if name in STALLING:
+        return End.HELD_UP
+    return End.RIGHT if name in HARMLESS_TO_PLAIN else End.REFUSES
+
+
+def test_tls_1_2_is_what_the_plain_client_speaks(ground: Stage) -> None:
+    """Else the attack would prove nothing: kmstool refuses it for the version alone."""
+    with ground.under("tls-1.2") as parent:
+        assert ground.plain_client(parent.environment).end is End.RIGHT
+        refused = ground.kmstool(parent.environment)
+    assert "does not speak TLS 1.3" in refused.text
+
+
+@pytest.mark.parametrize("name", ["relay-forged-answer", "relay-flipped-bits", "relay-plaintext"])
+def test_a_secret_is_not_printed_over_a_relay(ground: Stage, name: str) -> None:
+    with ground.under(name) as parent:
+        done = ground.relayed_command(parent.environment)
+    assert (done.code, done.stdout) == (2, b"")
+    assert "the parent may have chosen this secret or changed it" in done.text
+
+
+def test_what_the_plain_client_takes_is_what_the_parent_chose(ground: Stage) -> None:
+    """Flipped bits are not noise: the first block is the parent's, and the rest the secret's."""
+    with ground.under("relay-flipped-bits") as parent:
+        done = ground.plain_client(parent.environment, "--relay")
+    opened = [base64.b64decode(line) for line in done.stdout.split()]
+    assert opened == [CHOSEN[:16] + FIRST[16:], CHOSEN[:16] + SECOND[16:]]
+
+
+def test_the_parent_knows_the_key_that_it_asked_for(ground: Stage) -> None:
+    with ground.under("relay-own-operation") as parent:
+        done = ground.plain_client(parent.environment, "--relay")
+        assert isinstance(parent.attack, OwnOperation)
+        assert parent.attack.learned == base64.b64decode(done.stdout.split()[-1])
+
+
+def test_the_oracle_reads_a_whole_block(ground: Stage) -> None:
+    """All 16 bytes, over every length of padding: 337 requests read three, and nothing is luck."""
+    with (
+        ground.under("padding-oracle-one-key") as parent,
+        ground.service(PLAIN_CLIENT, parent.environment, ground.plain[1]) as enclave,
+    ):
+        assert isinstance(parent.attack, FreshKeysOracle)
+        candidates = b"abcdefghijklmnopqrstuvwxyz -"
+        assert parent.attack.recover(enclave, 16, candidates=candidates) == SECOND[:16]
+
+
+def test_a_program_that_says_nothing_gives_nothing_away(ground: Stage) -> None:
+    with ground.under("padding-oracle-one-key") as parent:
+        assert isinstance(parent.attack, FreshKeysOracle)
+        assert parent.attack.recover(lambda: "failed", 16) == b""
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_every_attack_describes_itself(attack: type[Attack]) -> None:
+    assert attack.name == attack.name.lower()
+    assert not set(attack.name) - set("abcdefghijklmnopqrstuvwxyz0123456789-.")
+    for sentence in (attack.sentence, attack.sound):
+        assert sentence[0].islower()
+        assert not sentence.endswith(".")
+    assert attack.words
+
+
+def test_the_plain_client_is_short() -> None:
+    """It has to look like what people write."""
+    assert len(Path(PLAIN_CLIENT).read_text().splitlines()) < 160
