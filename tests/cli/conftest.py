@@ -64,7 +64,7 @@ def in_process(
 @pytest.fixture
 def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """No retries, which would only repeat what a test is about."""
-    monkeypatch.setattr("kmstool.limits.RETRY_ATTEMPTS", 1)
+    monkeypatch.setattr("kmstool.endpoint.RETRY_ATTEMPTS", 1)
 
 
 @pytest.fixture(scope="session")
