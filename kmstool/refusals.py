@@ -78,7 +78,10 @@ def _one_line(text: str) -> str:
     return line if len(line) <= HTTP_MESSAGE_PRINT_MAX else line[: HTTP_MESSAGE_PRINT_MAX - 1] + "…"
 
 
-_CLOCK = "check the enclave's clock, and that the secret access key belongs to the access key id"
+_CLOCK = (
+    "check the enclave's clock, the region, and that the secret access key belongs to the access"
+    " key id"
+)
 _NO_ACCOUNT = (
     "KMS does not know these credentials: they are of another partition, were deleted, or are"
     " temporary ones without their session token"

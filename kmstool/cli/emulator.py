@@ -326,6 +326,8 @@ def _named_folder(name: str | None) -> Iterator[Path]:
     folder = Path(name).resolve()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        raise LocalFileError(f"{name} is not a directory", hint="--dir names one") from None
     except OSError as error:
         raise LocalFileError(f"cannot make {name}: {error.strerror}") from None
     yield folder

@@ -6,6 +6,7 @@ local variable of an unexpected exception could hold a secret, so only its type 
 """
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -99,6 +100,10 @@ def _report(error: BaseException, *, verbose: bool) -> int:
             code = ExitCode.INTERRUPTED
         case BrokenPipeError():
             # Whoever read the output has gone: there is nobody to tell, and `| head` is no mistake.
+            code = ExitCode.LOCAL_FILE
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO):
+            # Click wrote help, a version or a report; for results cli/output.py raises its own.
+            console.error(f"output could not be written: {os.strerror(error.errno or 0).lower()}")
             code = ExitCode.LOCAL_FILE
         case _:
             _report_bug(error, verbose=verbose)

@@ -29,6 +29,7 @@ ACCOUNT = "111122223333"  # the account that AWS' documentation uses for example
 ADMIN_ARN = f"arn:aws:iam::{ACCOUNT}:role/admin"
 ENCLAVE_ARN = f"arn:aws:iam::{ACCOUNT}:role/enclave"
 
+_EXAMPLE = "docs/reference/emulator.md shows such a file"
 _ARN = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}):(?:role|user)/[\w+=,.@/-]{1,512}", re.ASCII)
 _ACCESS_KEY_ID = re.compile(r"[\w]{16,128}", re.ASCII)
 _ACTION = re.compile(r"(?:\*|kms:[A-Za-z*?]+)")
@@ -122,7 +123,10 @@ def load_principals(path: Path) -> Principals:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise LocalFileError(f"cannot read the principals file {path}: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise LocalFileError(
+            f"cannot read the principals file {path}: {reason}", hint=_EXAMPLE
+        ) from None
     return parse_principals(text)
 
 
@@ -131,12 +135,12 @@ def parse_principals(text: str) -> Principals:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SettingError(f"the principals file is not TOML: {error}") from None
+        raise SettingError(f"the principals file is not TOML: {error}", hint=_EXAMPLE) from None
     entries = document.get("principal")
     if set(document) != {"principal"} or not isinstance(entries, list) or not entries:
         raise SettingError(
             "the principals file has to hold [[principal]] entries and nothing else",
-            hint="docs/reference/emulator.md shows one",
+            hint=_EXAMPLE,
         )
     return collect_principals(_read_entry(entry, index) for index, entry in enumerate(entries, 1))
 
@@ -180,5 +184,5 @@ def _actions(patterns: Any, index: int) -> tuple[str, ...]:
 def _wrong(index: int, what: str) -> SettingError:
     return SettingError(
         f"principal {index} of the principals file: {what}",
-        hint="docs/reference/emulator.md shows an entry",
+        hint=_EXAMPLE,
     )

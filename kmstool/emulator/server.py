@@ -6,6 +6,7 @@ the handshake or between requests holds one thread for a bounded time and nobody
 """
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
@@ -66,7 +67,7 @@ class Server:
             self._listener = socket.create_server((host, port), backlog=256)
         except OSError as error:
             raise TransportError(
-                f"cannot listen on {host} port {port}: {error.strerror}",
+                f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}",
                 hint="another program may use it; port 0 takes a free one",
             ) from None
         self.address = TcpAddress(host, self._listener.getsockname()[1])

@@ -64,8 +64,9 @@ class Store:
                 self._load(self._database)
             except (OSError, sqlite3.Error, ValueError, TypeError, KeyError) as error:
                 self.close()
+                reason = error.strerror if isinstance(error, OSError) else error
                 raise LocalFileError(
-                    f"cannot use {path} as the emulator's store: {error}",
+                    f"cannot use {path} as the emulator's store: {reason}",
                     hint="name a new file, or one that `kmstool emulator serve --store` made",
                 ) from None
 

@@ -160,6 +160,16 @@ def test_full_stdout(ground: Ground) -> None:
     assert "no space left" in done.error
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["decrypt", "--help"]])
+def test_full_stdout_for_what_click_writes(arguments: list[str]) -> None:
+    with opened("/dev/full") as full:
+        done = subprocess.run(
+            command(*arguments), stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert done.returncode == 11
+    assert done.stderr == b"kmstool: error: output could not be written: no space left on device\n"
+
+
 def test_closed_stdout(ground: Ground) -> None:
     """Descriptor 1 is free: no socket may get it, and the secret goes nowhere."""
     process = subprocess.run(

@@ -182,6 +182,14 @@ def test_serve(place: Path) -> None:
         assert done.stdout == "opened"
 
 
+def test_serve_where_no_directory_can_be(place: Path) -> None:
+    done = emulator("serve", "--dir", "policy.json")
+    assert done.returncode == 11
+    assert done.stderr == (
+        "kmstool: error: policy.json is not a directory\nkmstool: hint: --dir names one\n"
+    )
+
+
 def test_serve_in_a_directory_and_at_a_port(place: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -83,8 +83,8 @@ def test_files_that_are_refused(text: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(LocalFileError):
+    with pytest.raises(LocalFileError, match="none: No such file or directory"):
         load_principals(tmp_path / "none")
     (tmp_path / "latin").write_bytes(b"\xff")
-    with pytest.raises(LocalFileError):
+    with pytest.raises(LocalFileError, match="latin: it is not UTF-8"):
         load_principals(tmp_path / "latin")

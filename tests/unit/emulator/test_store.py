@@ -152,9 +152,15 @@ def test_files_of_others(tmp_path: Path) -> None:
     with sqlite3.connect(foreign) as database:
         database.execute("CREATE TABLE t (x)")
     database.close()
-    for path in (text, foreign, tmp_path, tmp_path / "none" / "store"):
-        with pytest.raises(LocalFileError):
+    for path, reason in (
+        (text, "file is not a database"),
+        (foreign, ""),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "none" / "store", "No such file or directory"),
+    ):
+        with pytest.raises(LocalFileError, match=f"'s store: {reason}") as caught:
             Store(path)
+        assert str(caught.value).count(str(path)) == 1
 
 
 def test_material_of_another_spec() -> None:
