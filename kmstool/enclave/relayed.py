@@ -79,7 +79,7 @@ class UnauthenticatedKey:
     """
 
     __slots__ = ("_caveats", "_key", "_key_id")
-    __hash__: ClassVar[None]  # type: ignore[assignment]  # a digest of a key is no harmless thing
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # nothing is looked up by a key
 
     def __init__(self, key: bytes, *, key_id: KeyArn, caveats: tuple[Caveat, ...]) -> None:
         self._key = key

@@ -29,6 +29,7 @@ from kmstool.enclave.nsm import Nsm
 from kmstool.enclave.recipient import Recipient
 from kmstool.enclave.relayed import RelayedKms
 from kmstool.endpoint import Deadline
+from kmstool.errors import InputError
 from kmstool.framing import build_frame, build_relay_answer, parse_relay_request, read_frame
 
 
@@ -129,7 +130,7 @@ class BentRelay:
         return ours
 
     def _serve(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError):
+        with sock, contextlib.suppress(OSError, InputError):  # a client may go without asking
             request = parse_relay_request(read_frame(sock.recv))
             self.requests.append(request)
             if self.script:
