@@ -30,7 +30,7 @@ EXIT_FAILED = 125  # `emulator run` and `enclave` themselves, as env(1) and time
 _COMMAND = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
-@click.group()
+@click.group("emulator")
 @common_options
 def group() -> None:
     """Run KMS and a security module for tests.

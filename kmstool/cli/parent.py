@@ -17,7 +17,7 @@ from kmstool.cli.exit_codes import ExitCode
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@click.group()
+@click.group("parent")
 @common_options
 def group() -> None:
     """Serve an enclave from its parent instance.

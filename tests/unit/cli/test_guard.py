@@ -1,7 +1,6 @@
 """Exceptions become messages and exit codes in one place, and show nothing they should not."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -103,7 +102,7 @@ def at_once(*numbers: signal.Signals) -> None:
     """Has the kernel deliver these signals together."""
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     for number in numbers:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)  # to this thread: os.kill could pick one that blocks nothing
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
