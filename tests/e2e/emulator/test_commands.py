@@ -124,9 +124,17 @@ def test_signals_reach_the_command(place: Path, number: signal.Signals) -> None:
     assert process.wait(20) == 9
 
 
+def blocks(pid: int, number: signal.Signals) -> bool:
+    """proc_pid_status(5): SigBlk is the mask of the main thread."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = next(line for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
+
+
 def test_a_signal_before_the_command_starts_is_not_lost(place: Path) -> None:
     process = subprocess.Popen([KMSTOOL, "emulator", "run", "--", "sleep", "30"])
-    time.sleep(0.3)
+    while not blocks(process.pid, signal.SIGTERM):  # the first moment at which it is held
+        time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143
 
