@@ -10,11 +10,18 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from support.emulator import running_emulator
 from support.kms_calls import make_key, refused
 
 from kmstool.emulator.kms import OPERATIONS
-from kmstool.emulator.principals import ADMIN_ARN
+from kmstool.emulator.principals import (
+    ADMIN_ARN,
+    Principal,
+    collect_principals,
+    default_principals,
+)
 
+NOBODY_ARN = ADMIN_ARN.replace("admin", "nobody")
 PEER = (
     ec.generate_private_key(ec.SECP256R1())
     .public_key()
@@ -150,3 +157,19 @@ def test_an_arn_of_elsewhere_is_not_found_although_its_id_is_ours(
     arn = make_key(kms)
     assert old in arn
     refused("NotFoundException", kms.describe_key, KeyId=arn.replace(old, new))
+
+
+def test_what_concerns_no_key_is_up_to_identity_policies() -> None:
+    nobody = Principal(
+        access_key_id="AKIANOBODY0000000000", secret_access_key="nobody", arn=NOBODY_ARN
+    )
+    principals = collect_principals([*default_principals().by_access_key.values(), nobody])
+    with running_emulator(principals=principals) as emulator:
+        kms = emulator.client(nobody)
+        for method, request in (
+            (kms.create_key, {}),
+            (kms.list_keys, {}),
+            (kms.list_aliases, {}),
+            (kms.generate_random, {"NumberOfBytes": 1}),
+        ):
+            assert "kms:" in refused("AccessDeniedException", method, **request)
