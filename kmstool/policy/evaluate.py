@@ -20,6 +20,7 @@ from kmstool.policy.keys import (
 )
 from kmstool.policy.operators import glob_matches
 from kmstool.policy.parse import (
+    IDENTITY,
     Condition,
     Effect,
     Policy,
@@ -47,9 +48,6 @@ __all__ = [
 
 IdentityAllows = Callable[[str], bool] | Collection[str]
 
-_IDENTITY = re.compile(
-    r"arn:aws[a-z-]*:iam::[0-9]{12}:(?:root|(?:role|user)/[\w+=,.@/-]+)", re.ASCII
-)
 _KEY = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
 _ACTION = re.compile(r"[a-z0-9-]+:[A-Za-z0-9]+")
 
@@ -81,7 +79,7 @@ class Request:
     def __post_init__(self) -> None:
         if not _ACTION.fullmatch(self.action):
             raise SettingError(f"{shown(self.action)} is not an action such as kms:Decrypt")
-        if not _IDENTITY.fullmatch(self.principal):
+        if not IDENTITY.fullmatch(self.principal):
             raise SettingError(
                 f"{shown(self.principal)} is not the ARN of a role or user",
                 hint="a role is named by its own ARN (arn:aws:iam::ACCOUNT:role/NAME), not by that"

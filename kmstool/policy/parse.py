@@ -130,7 +130,7 @@ _ELEMENTS = (
 )  # fmt: skip
 _ACTION = re.compile(r"\*|[A-Za-z0-9-]+:[A-Za-z0-9*?]+")
 _ACCOUNT = re.compile(r"[0-9]{12}")
-_IDENTITY = re.compile(
+IDENTITY: Final = re.compile(
     r"arn:aws[a-z-]*:iam::([0-9]{12}):(root|(?:role|user)/[\w+=,.@/-]{1,576})", re.ASCII
 )
 _SESSION = re.compile(
@@ -242,7 +242,7 @@ def _aws_principal(text: str) -> Principal:
         return Principal(PrincipalKind.ANYONE, text)
     if _ACCOUNT.fullmatch(text):
         return Principal(PrincipalKind.ACCOUNT, text, text)
-    if identity := _IDENTITY.fullmatch(text):
+    if identity := IDENTITY.fullmatch(text):
         kind = PrincipalKind.ACCOUNT if identity[2] == "root" else PrincipalKind.IDENTITY
         return Principal(kind, text, identity[1])
     if session := _SESSION.fullmatch(text):
