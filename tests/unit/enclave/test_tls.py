@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from support.certificates import DAY, Authority
 from support.loopback import Handler, over_tls, serving, wait_for_close
@@ -95,7 +96,16 @@ def test_another_ca(authority: Authority, tmp_path: Path) -> None:
     assert not error.retryable
 
 
-def test_self_signed(tmp_path: Path) -> None:
+def test_a_leaf_that_signed_itself(tmp_path: Path) -> None:
+    other = Authority.make("localhost")
+    key = other.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = tmp_path / "self.pem"
+    path.write_text(other.pem + key.decode())
+    error = refusal(presenting(str(path)))
+    assert "from a CA that is not among the roots" in str(error)
+
+
+def test_a_chain_with_its_own_root(tmp_path: Path) -> None:
     other = Authority.make("localhost")
     path = tmp_path / "self.pem"
     leaf = Path(other.issue(tmp_path)).read_text()
