@@ -23,12 +23,12 @@ from kmstool.emulator.hostile_direct import LYING_ATTACKS
 from kmstool.emulator.hostile_files import FILE_ATTACKS, FileAttack
 from kmstool.emulator.hostile_network import NETWORK_ATTACKS
 from kmstool.emulator.hostile_oracle import ORACLE_ATTACKS
-from kmstool.emulator.hostile_relay import RELAY_ATTACKS
+from kmstool.emulator.hostile_relay import RELAY_ATTACKS, BentRelay
 from kmstool.emulator.nsm_server import NsmServer
 from kmstool.emulator.running import Emulator, clear_directory
 from kmstool.errors import SettingError
 
-__all__ = ["ATTACKS", "CHOSEN", "Attack", "HostileParent", "Setup", "find_attack"]
+__all__ = ["ATTACKS", "CHOSEN", "Attack", "HostileParent", "Setup", "find_attack", "honest_parent"]
 
 ATTACKS: Final[dict[str, type[Attack]]] = {
     attack.name: attack
@@ -56,13 +56,25 @@ def find_attack(name: str) -> type[Attack]:
     return ATTACKS[name]
 
 
+class NoAttack(BentRelay):
+    """An honest parent, who also has a relay."""
+
+    name = "none"
+    sentence = "does what it should"
+
+
+def honest_parent(emulator: Emulator, directory: Path) -> "HostileParent":
+    """A parent that attacks nothing, for comparison; arguments as of `HostileParent`."""
+    return HostileParent(emulator, directory, NoAttack())
+
+
 class HostileParent:
     """One attack on whoever uses `environment`, from the moment this is made until `close`.
 
     Args:
         emulator: a running one, with its simulated root.
         directory: an existing, empty one; what is written there is removed by `close`.
-        attack: a name in `ATTACKS`.
+        attack: a name in `ATTACKS`, or an attack of one's own.
         report: gets a line for each request that an attack looked at.
 
     Attributes:
@@ -77,14 +89,14 @@ class HostileParent:
         self,
         emulator: Emulator,
         directory: Path,
-        attack: str,
+        attack: str | Attack,
         *,
         report: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        self.attack = find_attack(attack)()
+        self.attack = find_attack(attack)() if isinstance(attack, str) else attack
         if isinstance(self.attack, FileAttack):
             raise SettingError(
-                f"{attack} is an attack on a file, not on what runs",
+                f"{self.attack.name} is an attack on a file, not on what runs",
                 hint="bend the file with `kmstool emulator bend`",
             )
         self.directory = directory
@@ -94,21 +106,26 @@ class HostileParent:
             nsm = self.attack.nsm(ground)
             stack.enter_context(NsmServer(nsm, directory / layout.NSM_SOCKET))
             emulator.chain.save(directory / layout.NITRO_FOLDER)
-            layout.write_directory(
-                directory,
-                kms=self.attack.front(ground),
-                ca_pem=emulator.authority.certificate_pem,
-                enclave=self.attack.credentials(ground),
-            )
+            kms, role = self.attack.front(ground), self.attack.credentials(ground)
+            ca_pem = emulator.authority.certificate_pem
+            layout.write_directory(directory, kms=kms, ca_pem=ca_pem, enclave=role)
             relay = self.attack.relay(ground)
             self._relay = {} if relay is None else {"KMSTOOL_RELAY": str(relay)}
             self._outer = emulator.environment
+            self._inner = layout.environment_of(
+                directory, kms=kms, region=emulator.region, admin=role or ground.outsider
+            )
             self._stack = stack.pop_all()
 
     @property
     def environment(self) -> dict[str, str]:
-        """As an emulator's, but kmstool and every enclave program meet the attack."""
+        """As an emulator's, but kmstool meets the attack; an AWS SDK is the administrator's."""
         return self._outer | {"KMSTOOL_EMULATOR": str(self.directory)} | self._relay
+
+    @property
+    def enclave_environment(self) -> dict[str, str]:
+        """For an enclave program alone: an AWS SDK in it acts as the enclave, and is attacked."""
+        return self._inner | self._relay
 
     def close(self) -> None:
         """Ends the attack and removes the files; the emulator goes on."""
