@@ -72,6 +72,10 @@ UNVERIFIED_RECIPIENT = Caveat(
     "no verified birth certificate says that this public key belongs to this key ARN, or what the"
     " key's policy is: whoever supplied it may be the one who can open the file",
 )
+NOTHING_EXPECTED = Caveat(
+    "nothing-expected",
+    "no PCR was expected, so the document says only that some enclave made it: anyone can run one",
+)
 
 CATALOGUE: dict[str, Caveat] = {
     caveat.code: caveat
@@ -87,6 +91,7 @@ CATALOGUE: dict[str, Caveat] = {
         RELAYED_ANSWER,
         UNKNOWN_SEALER,
         UNVERIFIED_RECIPIENT,
+        NOTHING_EXPECTED,
     )
 }
 

@@ -117,12 +117,17 @@ class DocumentError(KmstoolError):
 
     Attributes:
         step: which step of AWS' "Verifying the root of trust" failed: `cbor`, `document`, `chain`,
-            `signature` or `expectations`.
+            `signature` or `expectations`. Of a birth certificate also `certificate` (the file) and
+            `statement`; of a release's measurements `release`.
     """
 
     def __init__(self, message: str, *, step: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.step = step
+
+
+class CheckFailedError(KmstoolError):
+    """A command was asked to check something, and it is not so."""
 
 
 class PolicyError(KmstoolError):

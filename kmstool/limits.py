@@ -30,6 +30,7 @@ DOCUMENT_COSE_DEPTH_MAX = 2  # nesting; four parts, one an empty map. A third le
 # keys that are arrays, and thousands of those can be made to have one hash
 DOCUMENT_PROTECTED_MAX = 64  # bytes; the longest form of {1: -35} has 28
 CHAIN_CACHE_MAX = 64  # verified chains of 3 KiB; an enclave has a new one every three hours
+MEASUREMENTS_MAX = 65_536  # bytes of nitro-cli's JSON; it has about 500
 DOCUMENT_AGE_MAX = 300.0  # seconds; KMS refuses older ones
 DOCUMENT_AGE_RENEW = 240.0  # seconds; ours are made again a minute before KMS would refuse them
 

@@ -37,7 +37,19 @@ COMMANDS = (
         "seal", "kmstool.cli.seal", "seal", "Seal a file that only the enclaves of a KMS key open."
     ),
     Entry("open", "kmstool.cli.open", "open_command", "Open a sealed file inside the enclave."),
+    Entry(
+        "create-key",
+        "kmstool.cli.create_key",
+        "create_key",
+        "Make a KMS key that opens for this image alone.",
+    ),
     Entry("attest", "kmstool.cli.attest", "attest", "Get an attestation document."),
+    Entry(
+        "verify",
+        "kmstool.cli.verify",
+        "verify",
+        "Verify an attestation document or a birth certificate.",
+    ),
     Entry(
         "inspect",
         "kmstool.cli.inspect",

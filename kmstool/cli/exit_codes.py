@@ -49,6 +49,7 @@ BY_ERROR: dict[type[errors.KmstoolError], ExitCode] = {
     errors.UntrustedAnswerError: ExitCode.UNTRUSTED,
     errors.DocumentError: ExitCode.UNTRUSTED,
     errors.CaveatRefused: ExitCode.CAVEAT,
+    errors.CheckFailedError: ExitCode.CHECK,
     errors.LocalFileError: ExitCode.LOCAL_FILE,
 }
 

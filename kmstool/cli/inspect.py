@@ -4,7 +4,6 @@ It parses with the same strict readers that the rest of kmstool uses, and verifi
 signature, no chain, no time. It says so on stderr and in the JSON (`"verified": false`).
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -18,6 +17,7 @@ from kmstool.cli.input import decode_input, read_start
 from kmstool.cli.inspect_sealed import describe_sealed
 from kmstool.cli.options import input_options
 from kmstool.cli.output import Output, deliver, encode_json
+from kmstool.cli.report import for_the_eye, in_hex
 from kmstool.enclave.cms import EnvelopedData, parse_enveloped_data
 from kmstool.errors import InputError
 from kmstool.sealing.format import MAGIC
@@ -58,7 +58,7 @@ def inspect(common: Common, *, source: str, encoding: str, as_json: bool) -> Non
             f" {MAGIC.decode()}",
         )
     console.note("nothing was verified: anyone can write such a file")
-    text = encode_json(report) if as_json else _for_the_eye(report)
+    text = encode_json(report) if as_json else for_the_eye(report)
     deliver([Output(text, None)])
 
 
@@ -86,17 +86,13 @@ def _describe_document(document: AttestationDocument) -> dict[str, Any]:
         "time": own_time(document).isoformat(timespec="milliseconds"),
         "pcrs": pcrs,
         "debug": not any(any(document.pcrs.get(index, b"")) for index in (0, 1, 2)),
-        "public_key": _hex(document.public_key),
-        "user_data": _hex(document.user_data),
-        "nonce": _hex(document.nonce),
+        "public_key": in_hex(document.public_key),
+        "user_data": in_hex(document.user_data),
+        "nonce": in_hex(document.nonce),
         "certificate": _describe_certificate(document.certificate),
         "cabundle": [_describe_certificate(der) for der in document.cabundle],
         "signature": document.signature.hex(),
     }
-
-
-def _hex(data: bytes | None) -> str | None:
-    return None if data is None else data.hex()
 
 
 def _describe_certificate(der: bytes) -> dict[str, Any]:
@@ -110,27 +106,3 @@ def _describe_certificate(der: bytes) -> dict[str, Any]:
         }
     except Exception as error:  # noqa: BLE001 - unverified bytes: whatever fails, it is not readable
         return {"unreadable": type(error).__name__, "bytes": len(der)}
-
-
-def _for_the_eye(report: dict[str, Any]) -> bytes:
-    lines = [console.printable(line) for line in _lines(report, indent="")]
-    return "\n".join([*lines, ""]).encode("utf-8", "backslashreplace")
-
-
-def _lines(report: dict[str, Any], indent: str) -> Iterator[str]:
-    for name, value in report.items():
-        label = f"{indent}{name.replace('_', ' ')}:"
-        if isinstance(value, dict):
-            yield label
-            yield from _lines(value, indent + "  ")
-        elif isinstance(value, list):
-            yield label
-            for number, item in enumerate(value):
-                yield f"{indent}  {number}:"
-                yield from _lines(item, indent + "    ")
-        elif value is None:
-            yield f"{label} none"
-        elif isinstance(value, bool):
-            yield f"{label} {'yes' if value else 'no'}"
-        else:
-            yield f"{label} {value}"

@@ -86,26 +86,40 @@ BYTES = BytesType()
 
 def session_options(command: F) -> F:
     """How KMS is reached and what is attested; passes `session`, a `SessionOptions`."""
+    return _with_session(
+        command,
+        _CONNECTION_PARAMETERS + _DOCUMENT_PARAMETERS,
+        _CONNECTION_OPTIONS + _DOCUMENT_OPTIONS,
+    )
 
+
+def connection_options(command: F) -> F:
+    """How KMS is reached, where the caller has no say in what is attested; passes `session`."""
+    return _with_session(command, _CONNECTION_PARAMETERS, _CONNECTION_OPTIONS)
+
+
+def _with_session(
+    command: F, parameters: tuple[str, ...], options: tuple[Callable[[Any], Any], ...]
+) -> F:
     @functools.wraps(command)
     @click.pass_obj
     def with_session(common: Common, /, **values: Any) -> Any:
         harden()
         session = SessionOptions(
-            **{name: values.pop(name) for name in _SESSION_PARAMETERS},
+            **{name: values.pop(name) for name in parameters},
             tolerance=common.tolerance(),
             trace=common.trace,
         )
         return command(common, session=session, **values)
 
     wrapped: Any = common_options(with_session)
-    for option in reversed(_SESSION_OPTIONS):
+    for option in reversed(options):
         wrapped = option(wrapped)
     result: F = wrapped
     return result
 
 
-_SESSION_PARAMETERS = (
+_CONNECTION_PARAMETERS = (
     "region",
     "via",
     "credentials",
@@ -113,10 +127,9 @@ _SESSION_PARAMETERS = (
     "fips",
     "roots_file",
     "timeout",
-    "nonce",
-    "user_data",
 )
-_SESSION_OPTIONS = (
+_DOCUMENT_PARAMETERS = ("nonce", "user_data")
+_CONNECTION_OPTIONS = (
     click.option("--region", help="Region of KMS  [variable: KMSTOOL_REGION; default: the key's]"),
     click.option(
         "--via",
@@ -148,6 +161,8 @@ _SESSION_OPTIONS = (
         show_default=True,
         help="For the whole operation, retries included.",
     ),
+)
+_DOCUMENT_OPTIONS = (
     click.option("--nonce", type=BYTES, help="Put into the attestation document, 16 to 512 bytes."),
     click.option(
         "--user-data", type=BYTES, help="Put into the attestation document, up to 512 bytes."

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kmstool.attestation.document import AttestationDocument
-from kmstool.cli.inspect import _describe_certificate, _describe_document, _for_the_eye
+from kmstool.cli.inspect import _describe_certificate, _describe_document
+from kmstool.cli.report import for_the_eye
 from kmstool.limits import DOCUMENT_TIMESTAMP_MAX
 
 
@@ -31,7 +32,7 @@ def certificate(common_name: str) -> bytes:
 
 def test_a_certificate_s_names_are_neutralised() -> None:
     described = _describe_certificate(certificate("a\x1b]0;owned\x07\nverified: yes"))
-    text = _for_the_eye({"verified": False, "certificate": described}).decode()
+    text = for_the_eye({"verified": False, "certificate": described}).decode()
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "\nverified: yes" not in text
@@ -61,4 +62,4 @@ def test_the_last_moment_that_the_reader_takes() -> None:
 
 
 def test_what_is_missing_is_none() -> None:
-    assert _for_the_eye({"nonce": None}) == b"nonce: none\n"
+    assert for_the_eye({"nonce": None}) == b"nonce: none\n"
