@@ -5,7 +5,6 @@ it brings botocore.
 """
 
 import contextlib
-import json
 import os
 import shlex
 import sys
@@ -18,10 +17,10 @@ import click
 
 from kmstool.cli import console
 from kmstool.cli.common import common_options
+from kmstool.cli.hostile import attacks, bend
 from kmstool.errors import LocalFileError, SettingError
 
 if TYPE_CHECKING:
-    from kmstool.emulator.hostile import Attack
     from kmstool.emulator.running import Emulator, EmulatorOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +36,10 @@ def group() -> None:
 
     Nothing that they attest proves anything of hardware, and results carry caveats that say so.
     """
+
+
+group.add_command(attacks)
+group.add_command(bend)
 
 
 def enclave_options(command: F) -> F:
@@ -144,7 +147,7 @@ def run(
         _report_to(log_file) as report,
         _temporary_folder() as folder,
         Emulator(folder, _options(values, report)) as emulator,
-        _parent(emulator, hostile, report) as environment,
+        _environment(emulator, hostile, values, report) as environment,
     ):
         variables = environment_around(os.environ, environment)
         code = run_command(command, variables, mask=mask, report=console.error)
@@ -225,48 +228,6 @@ def enclave(context: click.Context, /, *, command: tuple[str, ...], **values: An
     context.exit(code)
 
 
-@group.command(short_help="List what the hostile parent can do.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@common_options
-def attacks(*, as_json: bool) -> None:
-    """List what the hostile parent of `emulator run --hostile` can do."""
-    from kmstool.emulator.hostile import ATTACKS  # noqa: PLC0415
-
-    if as_json:
-        click.echo(json.dumps([_described(attack) for attack in ATTACKS.values()], indent=1))
-        return
-    width = max(len(name) for name in ATTACKS)
-    for attack in ATTACKS.values():
-        click.echo(f"{attack.name:{width}}  {attack.setup:11}  {attack.sentence}")
-
-
-def _described(attack: "type[Attack]") -> dict[str, Any]:
-    return {
-        "name": attack.name,
-        "setup": attack.setup,
-        "sentence": attack.sentence,
-        "sound": attack.sound,
-        "exit_codes": attack.exit_codes,
-    }
-
-
-@contextlib.contextmanager
-def _parent(
-    emulator: "Emulator", attack: str | None, report: Callable[[str], None]
-) -> Iterator[dict[str, str]]:
-    """The environment of the command: the emulator's, or that of a hostile parent before it."""
-    if attack is None:
-        yield emulator.environment
-        return
-    from kmstool.emulator.hostile import HostileParent  # noqa: PLC0415
-
-    with (
-        _temporary_folder() as folder,
-        HostileParent(emulator, folder, attack, report=report) as parent,
-    ):
-        yield parent.environment
-
-
 def _options(values: dict[str, Any], report: Callable[[str], None]) -> "EmulatorOptions":
     from kmstool.emulator.attested import RANDOM_SHAPE  # noqa: PLC0415
     from kmstool.emulator.cms_writer import Shape  # noqa: PLC0415
@@ -293,6 +254,30 @@ def _pcrs(values: dict[str, Any]) -> dict[int, bytes]:
     from kmstool.emulator.pcrs import choose_pcrs, parse_pcrs  # noqa: PLC0415
 
     return choose_pcrs(parse_pcrs(values["pcrs"]), debug_mode=values["debug_mode"])
+
+
+@contextlib.contextmanager
+def _environment(
+    emulator: "Emulator",
+    attack: str | None,
+    values: dict[str, Any],
+    report: Callable[[str], None],
+) -> Iterator[dict[str, str]]:
+    """The environment of the command: the emulator's, or that of a hostile parent before it."""
+    if attack is None:
+        yield emulator.environment
+        return
+    if values["nitro_root"] != "simulated":
+        raise SettingError(
+            "a hostile parent needs the simulated root", hint="leave --nitro-root out"
+        )
+    from kmstool.emulator.hostile import HostileParent  # noqa: PLC0415
+
+    with (
+        _temporary_folder() as folder,
+        HostileParent(emulator, folder, attack, report=report) as parent,
+    ):
+        yield parent.environment
 
 
 @contextlib.contextmanager

@@ -28,7 +28,16 @@ from kmstool.emulator.nsm_server import NsmServer
 from kmstool.emulator.running import Emulator, clear_directory
 from kmstool.errors import SettingError
 
-__all__ = ["ATTACKS", "CHOSEN", "Attack", "HostileParent", "Setup", "find_attack", "honest_parent"]
+__all__ = [
+    "ATTACKS",
+    "CHOSEN",
+    "Attack",
+    "FileAttack",
+    "HostileParent",
+    "Setup",
+    "find_attack",
+    "honest_parent",
+]
 
 ATTACKS: Final[dict[str, type[Attack]]] = {
     attack.name: attack

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kmstool.emulator.hostile_attack import Attack, Setup
-from kmstool.errors import NOT_OPENED, InputError
+from kmstool.errors import NOT_OPENED, InputError, SettingError
 
 _MAGIC = b"kmstool-sealed"
 _FIXED = len(_MAGIC) + 2 + 4  # bytes: magic, version, length of the header
@@ -49,14 +49,22 @@ class FileAttack(Attack):
     words = NOT_OPENED
 
     def bend(
-        self, file: bytes, *, older: bytes, other: bytes, layout: Layout | None = None
+        self,
+        file: bytes,
+        *,
+        older: bytes | None = None,
+        other: bytes | None = None,
+        layout: Layout | None = None,
     ) -> bytes:
-        """What the parent gives back for a file of at least three chunks.
+        """What the parent gives back for a file of at least two chunks.
 
         Args:
             older: an earlier version of it.
             other: another file for the same enclave, sealed to the same key.
             layout: of a format that is not kmstool's.
+
+        Raises:
+            InputError: it is not such a file. SettingError: the attack needs `older` or `other`.
         """
         raise NotImplementedError
 
@@ -68,13 +76,15 @@ class _Chunks(FileAttack):
         self,
         file: bytes,
         *,
-        older: bytes,  # noqa: ARG002
-        other: bytes,  # noqa: ARG002
+        older: bytes | None = None,  # noqa: ARG002
+        other: bytes | None = None,  # noqa: ARG002
         layout: Layout | None = None,
     ) -> bytes:
         layout = layout or layout_of(file)
         body = file[layout.head :]
         chunks = [body[at : at + layout.chunk] for at in range(0, len(body), layout.chunk)]
+        if len(chunks) < 2:
+            raise InputError("the file has one chunk, and this attack needs at least two")
         return file[: layout.head] + b"".join(self.rearranged(chunks))
 
     def rearranged(self, chunks: list[bytes]) -> list[bytes]:
@@ -116,11 +126,11 @@ class FileSwapped(FileAttack):
         self,
         file: bytes,  # noqa: ARG002
         *,
-        older: bytes,  # noqa: ARG002
-        other: bytes,
+        older: bytes | None = None,  # noqa: ARG002
+        other: bytes | None = None,
         layout: Layout | None = None,  # noqa: ARG002
     ) -> bytes:
-        return other
+        return _given(other, "another file")
 
 
 class FileRolledBack(FileAttack):
@@ -133,11 +143,17 @@ class FileRolledBack(FileAttack):
         self,
         file: bytes,  # noqa: ARG002
         *,
-        older: bytes,
-        other: bytes,  # noqa: ARG002
+        older: bytes | None = None,
+        other: bytes | None = None,  # noqa: ARG002
         layout: Layout | None = None,  # noqa: ARG002
     ) -> bytes:
-        return older
+        return _given(older, "an older file")
+
+
+def _given(file: bytes | None, what: str) -> bytes:
+    if file is None:
+        raise SettingError(f"this attack needs {what} to give back")
+    return file
 
 
 FILE_ATTACKS: tuple[type[FileAttack], ...] = (

@@ -59,6 +59,12 @@ botocore.session.Session().create_client("kms").list_keys()
         (["run", "--principals", "none", "--", "true"], "principals file"),
         (["run", "--log", "/", "--", "true"], "cannot write the log"),
         (["enclave", "--", "true"], "KMSTOOL_EMULATOR is not set"),
+        (["run", "--hostile", "x", "--", "true"], "there is no attack named 'x'"),
+        (["run", "--hostile", "file-cut", "--", "true"], "is an attack on a file"),
+        (
+            ["run", "--hostile", "half-open", "--nitro-root", "aws", "--", "true"],
+            "needs the simulated root",
+        ),
     ],
 )
 def test_own_failures(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
