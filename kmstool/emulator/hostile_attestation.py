@@ -30,7 +30,7 @@ class ForgedChain(Attack):
     )
     setup = Setup.ATTESTATION
     sound = "trusts one root, which it has from elsewhere, and takes cabundle for intermediates"
-    exit_codes = (8,)
+    exit_codes = (10,)
     words = "root"
 
     def nsm(self, ground: Ground) -> Handle:
@@ -43,7 +43,7 @@ class StaleAttestation(Attack):
     sentence = "hands over a genuine document of an hour ago"
     setup = Setup.ATTESTATION
     sound = "asks for a fresh nonce in the document, or for a time"
-    exit_codes = (8,)
+    exit_codes = (10,)
     words = "nonce"
 
     def nsm(self, ground: Ground) -> Handle:
@@ -68,7 +68,7 @@ class AnotherImage(Attack):
     sentence = "hands over a genuine document of an enclave that runs the parent's own image"
     setup = Setup.ATTESTATION
     sound = "compares PCR0, PCR1 and PCR2 with those of the image that it trusts"
-    exit_codes = (8,)
+    exit_codes = (10,)
     words = "PCR"
 
     def nsm(self, ground: Ground) -> Handle:

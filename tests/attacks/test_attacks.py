@@ -5,13 +5,16 @@ also where it does well.
 """
 
 import base64
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.trials import CONTENTS, FIRST, PLAIN_CLIENT, SECOND, STALLING, End, Stage, stage
 
-from kmstool.emulator.hostile import ATTACKS, CHOSEN, Attack
+from kmstool.emulator.hostile import ATTACKS, CHOSEN, Attack, honest_parent
+from kmstool.emulator.hostile_files import FileAttack
 from kmstool.emulator.hostile_oracle import FreshKeysOracle
 from kmstool.emulator.hostile_relay import OwnOperation
 
@@ -39,6 +42,31 @@ def test_without_an_attack_both_open_the_right_secret(ground: Stage) -> None:
     environment = ground.emulator.environment()
     assert ground.plain_client(environment).end is End.RIGHT
     assert ground.kmstool(environment).end is End.RIGHT
+    plain, kmstool = ground.documents(None)
+    assert (plain.code, kmstool.code) == (0, 0), kmstool
+
+
+def test_over_an_honest_relay_both_open_the_right_secret(ground: Stage) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="kmstool-") as folder,
+        honest_parent(ground.emulator.emulator, Path(folder)) as parent,
+    ):
+        assert ground.plain_client(parent.environment, "--relay").end is End.RIGHT
+        assert ground.relayed(parent.environment).end is End.RIGHT
+
+
+class _Keeps(FileAttack):
+    """A parent that gives back what it was given."""
+
+    name = "none"
+
+    def bend(self, file: bytes, **_options: Any) -> bytes:
+        return file
+
+
+def test_without_an_attack_both_open_the_right_file(ground: Stage, tmp_path: Path) -> None:
+    assert ground.plain_file(_Keeps(), tmp_path).end is End.RIGHT
+    assert ground.kmstool_file(_Keeps(), tmp_path).end is End.RIGHT
 
 
 def test_there_are_at_least_twenty() -> None:
