@@ -21,8 +21,8 @@ from kmstool.birth import VerifiedBirth, verify_birth_certificate
 
 ACCOUNT = "111122223333"
 KEY_ARN = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-IMAGE = {0: b"\x01" * 48, 1: b"\x02" * 48, 2: b"\x03" * 48}
-SUCCESSOR = {0: b"\x11" * 48, 1: b"\x12" * 48, 2: b"\x13" * 48}
+IMAGE = {0: b"\xa1" * 48, 1: b"\xa2" * 48, 2: b"\xa3" * 48}
+SUCCESSOR = {0: b"\xb1" * 48, 1: b"\xb2" * 48, 2: b"\xb3" * 48}
 ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:role/admin"
 TAG = b"kmstool-birth-1"
 CHAIN = make_chain()
@@ -60,7 +60,7 @@ def image_statement(
         "Sid": f"Image{number}",
         "Effect": "Allow",
         "Principal": {"AWS": "*"},
-        "Action": _ACTIONS[key_spec[:3]],
+        "Action": list(_ACTIONS[key_spec[:3]]),
         "Resource": "*",
         "Condition": {
             "StringEquals": {"kms:CallerAccount": ACCOUNT},
