@@ -103,9 +103,14 @@ def run_kmstool(
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     program: str = "kmstool",
+    may_print: bool = False,
     **options: Any,
 ) -> Finished:
-    """Runs a whole process in `directory` and checks what holds of every run."""
+    """Runs a whole process in `directory` and checks what holds of every run.
+
+    Args:
+        may_print: stdout may hold something after a failure, as `open` documents it.
+    """
     process = subprocess.run(
         command(*arguments, program=program),
         input=stdin,
@@ -117,7 +122,7 @@ def run_kmstool(
         **options,
     )
     finished = Finished(process.returncode, process.stdout, process.stderr.decode())
-    return checked(finished, directory, may_print=program != "kmstool")
+    return checked(finished, directory, may_print=may_print or program != "kmstool")
 
 
 class InProcess:
