@@ -109,6 +109,13 @@ def open_direct(
     Raises:
         SettingError, NsmError, CaveatRefused.
     """
+    if is_relayed(options):
+        raise SettingError(
+            "this operation does not exist over a relay: whoever carries the answer could put a key"
+            " or a number of its own choosing in its place",
+            hint="use --via direct, where TLS ends in the enclave; over a relay there are decrypt,"
+            " derive-shared-secret and open",
+        )
     region = _region(options, key, environ)
     host = parse_host(options.host) if options.host else kms_host(region, fips=options.fips)
     nsm, caveats = open_nsm(environ)
@@ -296,13 +303,6 @@ def _addresses(via: tuple[str, ...], *, way: str, default: str) -> list[str]:
     addresses = []
     for text in via:
         name, equals, address = text.partition("=")
-        if name == "relay" != way:
-            raise SettingError(
-                "this operation does not exist over a relay: whoever carries the answer could put"
-                " a key or a number of its own choosing in its place",
-                hint="use --via direct, where TLS ends in the enclave; over a relay there are"
-                " decrypt, derive-shared-secret and open",
-            )
         if name != way or (equals and not address):
             raise SettingError(
                 f"there is no way to KMS named {text!r}",

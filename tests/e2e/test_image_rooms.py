@@ -168,3 +168,9 @@ def test_the_emulator_s_command_says_that_it_is_not_there(image: Image) -> None:
     assert done.returncode == 2
     assert "kmstool: error:" in done.stderr
     assert "emulator" in done.stderr
+
+
+def test_the_parent_s_command_says_that_it_is_not_there(image: Image) -> None:
+    done = image.run({}, "parent", "relay", "--listen", "unix:x", "--allow-key", "x")
+    assert done.returncode == 2
+    assert "this needs kmstool.parent" in done.stderr

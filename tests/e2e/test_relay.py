@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.emulator import RunningEmulator, running_emulator
-from support.processes import Finished, run_kmstool
+from support.processes import Finished, InProcess, run_kmstool
 from support.relays import RelayProcess, is_gone, relay_process
 
 from kmstool.arn import KeyArn, parse_key_arn
@@ -86,6 +86,13 @@ class Enclave:
 @pytest.fixture
 def enclave(emulator: RunningEmulator, relay: RelayProcess, tmp_path: Path) -> Enclave:
     return Enclave(emulator, relay, tmp_path)
+
+
+@pytest.fixture
+def run(
+    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> InProcess:
+    return InProcess(capfdbinary, monkeypatch, tmp_path)
 
 
 ACCEPT = "--accept-unauthenticated"
@@ -177,13 +184,22 @@ def test_a_plaintext_that_cannot_have_the_length_is_an_error(
     ],
 )
 def test_what_is_refused(
-    enclave: Enclave, relay: RelayProcess, arn: str, options: list[str], code: int, said: str
+    run: InProcess,
+    emulator: RunningEmulator,
+    arn: str,
+    options: list[str],
+    code: int,
+    said: str,
+    tmp_path: Path,
 ) -> None:
-    before = len(relay.lines)
-    done = enclave("decrypt", "--key-id", arn, "--input", "raw", *options, stdin=b"c")
+    """Before anything is sent: nobody listens here, and that would be exit code 6."""
+    (tmp_path / "secret.enc").write_bytes(b"YQ==")
+    done = run(
+        "decrypt", "--key-id", arn, "--via", "relay=unix:/nowhere", *options, "secret.enc",
+        env=emulator.kmstool_environ(),
+    )  # fmt: skip
     assert (done.code, done.stdout) == (code, b"")
     assert said in done.error
-    assert len(relay.lines) == before, "something was sent"
 
 
 def test_any_key_is_refused(enclave: Enclave) -> None:

@@ -378,3 +378,26 @@ def test_connecting_loads_no_idna_codec() -> None:
             env={"PYTHONPATH": "."},
         )
     assert done.stdout == "[]\n"
+
+
+# --- Addresses to listen on ---------------------------------------------------------------------
+
+
+def test_a_vsock_is_listened_on_for_every_cid() -> None:
+    address = parse_address("vsock://:8001", listening=True)
+    assert address == VsockAddress(0xFFFF_FFFF, 8001)
+    assert str(address) == "vsock://:8001"
+    assert parse_address("vsock://3:8001", listening=True) == VsockAddress(3, 8001)
+    for text in ("unix:/run/x", "tcp://127.0.0.1:1"):
+        assert parse_address(text, listening=True) == parse_address(text)
+
+
+@pytest.mark.parametrize("text", ["vsock://:", "vsock://", "vsock://4294967295:1", "vsock://:x"])
+def test_what_cannot_be_listened_on(text: str) -> None:
+    with pytest.raises(SettingError):
+        parse_address(text, listening=True)
+
+
+def test_nobody_connects_to_every_cid() -> None:
+    with pytest.raises(SettingError, match="the CID is not a number"):
+        parse_address("vsock://:8001")

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.bent_kms import IMAGE, KEY_ARN
@@ -15,9 +16,10 @@ from kmstool.caveats import CUSTOM_ROOTS, SIMULATED_NSM, Tolerance
 from kmstool.emulator.nsm import SimulatedNsm
 from kmstool.emulator.nsm_server import NsmServer
 from kmstool.emulator.signer import SigningChain
-from kmstool.errors import CaveatRefused, KmstoolError, NsmError, SettingError
+from kmstool.enclave.relayed import RELAY_HINT
+from kmstool.errors import CaveatRefused, KmstoolError, NsmError, SettingError, TransportError
 from kmstool.roots import amazon_roots_pem
-from kmstool.session import SessionOptions, open_direct, open_nsm
+from kmstool.session import SessionOptions, is_relayed, open_direct, open_nsm, open_relayed
 
 KEY = parse_key_arn(KEY_ARN)
 
@@ -207,3 +209,95 @@ def test_custom_roots_always_bring_their_caveat(tmp_path: Path) -> None:
     pem, caveats = session._roots(SessionOptions(roots_file=str(roots)), None)
     assert (pem, caveats) == (amazon_roots_pem(), (CUSTOM_ROOTS,))
     assert session._roots(SessionOptions(), None) == (amazon_roots_pem(), ())
+
+
+# --- Over a relay -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("via", "relayed"),
+    [((), False), (("direct",), False), (("relay",), True), (("relay=unix:/x", "relay"), True)],
+)
+def test_a_relay_is_where_it_is_named(via: tuple[str, ...], relayed: bool) -> None:
+    assert is_relayed(SessionOptions(via=via)) is relayed
+
+
+@pytest.mark.parametrize("via", [("relay", "direct"), ("direct=unix:/x", "relay=unix:/x")])
+def test_the_two_setups_are_not_mixed(via: tuple[str, ...], emulator: dict[str, str]) -> None:
+    with pytest.raises(SettingError, match="a relay and another way"):
+        is_relayed(SessionOptions(via=via))
+    with pytest.raises(SettingError):
+        open_relayed(SessionOptions(via=via), key=KEY, environ=emulator)
+    with pytest.raises(SettingError):
+        open_direct(SessionOptions(via=via), key=KEY, environ=emulator)
+
+
+def test_a_direct_client_does_not_go_over_a_relay(emulator: dict[str, str]) -> None:
+    for via in ("relay", "relay=unix:/x"):
+        with pytest.raises(SettingError, match="does not exist over a relay") as caught:
+            open_direct(SessionOptions(via=(via,)), key=None, environ=emulator)
+        assert "--via direct" in str(caught.value.hint)
+
+
+def test_a_relay_s_address_is_named_or_of_the_variable_or_of_the_parent(
+    emulator: dict[str, str],
+) -> None:
+    def tried(via: tuple[str, ...], environ: dict[str, str]) -> list[str]:
+        lines: list[str] = []
+        options = SessionOptions(via=via, trace=lines.append, timeout=2)
+        with (
+            open_relayed(options, key=KEY, environ=emulator | environ) as kms,
+            pytest.raises((TransportError, AssertionError)) as caught,
+        ):
+            kms.decrypt(b"c", key=KEY, key_length=32)
+        assert "kmstool parent relay" in str(getattr(caught.value, "hint", RELAY_HINT))
+        return [line for line in lines if line.startswith("connecting")]
+
+    assert tried(("relay=unix:/nowhere/a", "relay=unix:/nowhere/b"), {}) == [
+        "connecting to unix:/nowhere/a",
+        "connecting to unix:/nowhere/b",
+    ]
+    variable = {"KMSTOOL_RELAY": "unix:/nowhere/c", "KMSTOOL_DIRECT": "unix:/nowhere/d"}
+    assert tried(("relay",), variable) == ["connecting to unix:/nowhere/c"]
+    assert tried((), variable) == ["connecting to unix:/nowhere/c"]
+    assert tried(("relay",), {}) == ["connecting to vsock://3:8001"]
+
+
+@pytest.mark.parametrize("via", ["relay=", "Relay", "direct", ""])
+def test_a_way_over_no_relay_is_refused(via: str, emulator: dict[str, str]) -> None:
+    with pytest.raises(SettingError, match="no way to KMS"):
+        open_relayed(SessionOptions(via=(via,)), key=KEY, environ=emulator)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("--credentials", {"credentials": "env"}),
+        ("--host", {"host": "kms.example"}),
+        ("--fips", {"fips": True}),
+        ("--roots", {"roots_file": "x"}),
+    ],
+)
+def test_what_only_tls_has_means_nothing_over_a_relay(
+    name: str, options: dict[str, Any], emulator: dict[str, str]
+) -> None:
+    with pytest.raises(SettingError, match=f"{name} means nothing over a relay"):
+        open_relayed(SessionOptions(via=("relay",), **options), key=KEY, environ=emulator)
+
+
+def test_over_a_relay_the_key_has_to_be_an_arn(emulator: dict[str, str]) -> None:
+    nobody: Any
+    for nobody in (ANY_KEY, None, KEY_ARN):
+        with pytest.raises(SettingError, match="the key has to be named"):
+            open_relayed(SessionOptions(), key=nobody, environ=emulator)
+    with pytest.raises(SettingError, match="is not that of the key"):
+        open_relayed(SessionOptions(region="us-east-1"), key=KEY, environ=emulator)
+
+
+def test_caveats_over_a_relay(emulator: dict[str, str]) -> None:
+    allowed = Tolerance(strict=True, allowed=frozenset({"simulated-nsm"}))
+    with pytest.raises(CaveatRefused, match="relayed-answer"):
+        open_relayed(SessionOptions(tolerance=allowed), key=KEY, environ=emulator)
+    allowed = Tolerance(strict=True, allowed=frozenset({"relayed-answer"}))
+    with pytest.raises(CaveatRefused, match="simulated-nsm"):
+        open_relayed(SessionOptions(tolerance=allowed), key=KEY, environ=emulator)
