@@ -109,13 +109,7 @@ def open_direct(
     Raises:
         SettingError, NsmError, CaveatRefused.
     """
-    if is_relayed(options):
-        raise SettingError(
-            "this operation does not exist over a relay: whoever carries the answer could put a key"
-            " or a number of its own choosing in its place",
-            hint="use --via direct, where TLS ends in the enclave; over a relay there are decrypt,"
-            " derive-shared-secret and open",
-        )
+    _refuse_a_relay(options)
     region = _region(options, key, environ)
     host = parse_host(options.host) if options.host else kms_host(region, fips=options.fips)
     nsm, caveats = open_nsm(environ)
@@ -142,6 +136,7 @@ def open_admin(
     Raises:
         SettingError, NsmError, CaveatRefused.
     """
+    _refuse_a_relay(options)
     region = _region(options, None, environ)
     host = parse_host(options.host) if options.host else kms_host(region, fips=options.fips)
     nsm, caveats = open_nsm(environ)
@@ -263,6 +258,16 @@ def open_relayed(
         timeout=options.timeout,
         trace=options.trace,
     )
+
+
+def _refuse_a_relay(options: SessionOptions) -> None:
+    if is_relayed(options):
+        raise SettingError(
+            "this operation does not exist over a relay: whoever carries the answer could put a key"
+            " or a number of its own choosing in its place",
+            hint="use --via direct, where TLS ends in the enclave; over a relay there are decrypt,"
+            " derive-shared-secret and open",
+        )
 
 
 def _refuse_what_only_tls_has(options: SessionOptions) -> None:

@@ -19,7 +19,14 @@ from kmstool.emulator.signer import SigningChain
 from kmstool.enclave.relayed import RELAY_HINT
 from kmstool.errors import CaveatRefused, KmstoolError, NsmError, SettingError, TransportError
 from kmstool.roots import amazon_roots_pem
-from kmstool.session import SessionOptions, is_relayed, open_direct, open_nsm, open_relayed
+from kmstool.session import (
+    SessionOptions,
+    is_relayed,
+    open_admin,
+    open_direct,
+    open_nsm,
+    open_relayed,
+)
 
 KEY = parse_key_arn(KEY_ARN)
 
@@ -237,6 +244,8 @@ def test_a_direct_client_does_not_go_over_a_relay(emulator: dict[str, str]) -> N
         with pytest.raises(SettingError, match="does not exist over a relay") as caught:
             open_direct(SessionOptions(via=(via,)), key=None, environ=emulator)
         assert "--via direct" in str(caught.value.hint)
+        with pytest.raises(SettingError, match="does not exist over a relay"):
+            open_admin(SessionOptions(via=(via,)), environ=emulator)
 
 
 def test_a_relay_s_address_is_named_or_of_the_variable_or_of_the_parent(

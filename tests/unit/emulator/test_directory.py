@@ -89,6 +89,7 @@ def test_environment(tmp_path: Path) -> None:
         "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
         "AWS_USE_FIPS_ENDPOINT",
         "KMSTOOL_DIRECT",
+        "KMSTOOL_RELAY",
         "KMSTOOL_CREDENTIALS",
     ],
 )
