@@ -17,6 +17,7 @@ from kmstool.emulator.hostile import ATTACKS, CHOSEN, Attack, honest_parent
 from kmstool.emulator.hostile_files import FileAttack
 from kmstool.emulator.hostile_oracle import FreshKeysOracle
 from kmstool.emulator.hostile_relay import OwnOperation
+from kmstool.roots import amazon_roots_pem
 
 REFUSED_BY_BOTH = {
     "another-ca",
@@ -74,6 +75,8 @@ def test_the_numbers_that_the_readme_says() -> None:
     assert f"| {len(ATTACKS)} attacks, each on kmstool" in readme
     assert f"which {len(FOOLS_PLAIN)} of them fool |" in readme
     assert f"[{len(ATTACKS)} ways in all]" in readme
+    security = Path(__file__).resolve().parents[2].joinpath("SECURITY.md").read_text("utf-8")
+    assert f"[{len(ATTACKS)} attacks](docs/reference/attacks.md)" in security
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -104,6 +107,16 @@ def test_tls_1_2_is_what_the_plain_client_speaks(ground: Stage) -> None:
         assert ground.plain_client(parent.environment).end is End.RIGHT
         refused = ground.kmstool(parent.environment)
     assert "does not speak TLS 1.3" in refused.text
+
+
+def test_a_root_of_amazon_s_name_is_not_amazon_s(ground: Stage, tmp_path: Path) -> None:
+    """Against the roots of production, one of which has the very name of the parent's root."""
+    roots = tmp_path / "roots.pem"
+    roots.write_text(amazon_roots_pem())
+    with ground.under("amazon-lookalike") as parent:
+        refused = ground.kmstool(parent.environment, options=("--roots", str(roots)))
+    assert refused.code == 6
+    assert "comes from a CA that is not among the roots" in refused.text
 
 
 @pytest.mark.parametrize("name", ["relay-forged-answer", "relay-flipped-bits", "relay-plaintext"])

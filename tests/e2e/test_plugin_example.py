@@ -48,6 +48,75 @@ def test_the_plugin_finds_nothing_in_the_fixed_program(tmp_path: Path) -> None:
     assert f"{DIRECT + 1} passed" in said, said
 
 
+def test_the_how_to_quotes_the_example() -> None:
+    page = EXAMPLE.with_suffix(".md").read_text("utf-8")
+    quoted = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:3]
+    sources = [file.read_text("utf-8") for file in sorted(EXAMPLE.glob("*.py"))]
+    assert all(any(block in source for source in sources) for block in quoted)
+
+
+MORE = '''
+import base64, sys, threading
+
+KMSTOOL = [sys.executable, "-c", "from kmstool.cli.main import run; run()"]
+SECRET = b"0123456789abcdef0123456789abcdef"
+SDK = """
+import botocore.session
+kms = botocore.session.Session().create_client("kms")
+print(kms.generate_random(NumberOfBytes=8)["Plaintext"].hex())
+kms.list_keys()
+"""
+
+
+def relayed(kms_emulator, place):
+    key = kms_emulator.make_key()
+    blob = base64.b64encode(kms_emulator.encrypt(key, SECRET))
+    options = ["--via", "relay", "--length", "32", "--accept-unauthenticated"]
+    return place.run(*KMSTOOL, "decrypt", "--key-id", key, *options, input=blob).stdout
+
+
+def test_an_honest_relay(kms_emulator, enclave):
+    assert relayed(kms_emulator, enclave) == SECRET
+
+
+def test_a_lying_relay(kms_emulator, hostile_parent):
+    assert relayed(kms_emulator, hostile_parent("relay-forged-answer")) != SECRET
+
+
+def test_an_sdk_acts_as_the_enclave(enclave):
+    done = enclave.run(sys.executable, "-c", SDK)
+    assert len(done.stdout.strip()) == 16
+    assert b"role/enclave is not authorized to perform: kms:ListKeys" in done.stderr
+
+
+def test_an_sdk_is_attacked(hostile_parent):
+    done = hostile_parent("another-ca").run(sys.executable, "-c", SDK)
+    assert b"CERTIFICATE_VERIFY_FAILED" in done.stderr
+
+
+def test_what_does_not_end_is_ended(enclave):
+    program = "print(1, flush=True); import time; time.sleep(60)"
+    done = enclave.run(sys.executable, "-c", program, timeout=3)
+    assert (done.code, done.stdout) == (None, b"1\\n")
+
+
+def test_two_attacks_at_once(hostile_parent):
+    one, other = hostile_parent("half-open"), hostile_parent("padding-oracle-one-key")
+    assert one.environment["KMSTOOL_EMULATOR"] != other.environment["KMSTOOL_EMULATOR"]
+    assert other.attack.recover(lambda: "same", 1) == b""
+
+
+def test_nothing_is_left():
+    assert threading.active_count() == 1
+'''
+
+
+def test_what_else_the_fixtures_do(tmp_path: Path) -> None:
+    (tmp_path / "test_more.py").write_text(MORE)
+    said = attacked(tmp_path, "program.py", "test_more.py")
+    assert "7 passed" in said, said
+
+
 def test_the_fixtures_are_documented(tmp_path: Path) -> None:
     said = attacked(tmp_path, "program.py", "--fixtures")
     for fixture in ("kms_emulator", "enclave", "hostile_parent"):

@@ -117,11 +117,17 @@ class Stage:
             return Outcome(End.RIGHT, End.RIGHT, 0, done.stdout)
         return Outcome(End.REFUSES, last, done.returncode, done.stdout)
 
-    def kmstool(self, environment: dict[str, str], *, deadline: float = LONG) -> Outcome:
+    def kmstool(
+        self,
+        environment: dict[str, str],
+        *,
+        deadline: float = LONG,
+        options: tuple[str, ...] = (),
+    ) -> Outcome:
         """`kmstool decrypt` with full ARN and encryption context, until a secret is refused."""
         for ciphertext, secret in zip(self.bound, (FIRST, SECOND), strict=True):
             arguments = ["--key-id", self.arn, "--encryption-context", "=".join(CONTEXT)]
-            command = [*KMSTOOL, "decrypt", *arguments, "--timeout", str(deadline)]
+            command = [*KMSTOOL, "decrypt", *arguments, "--timeout", str(deadline), *options]
             done = judged(_run(command, environment, stdin=ciphertext), secret)
             if done.end is not End.RIGHT:
                 return done
