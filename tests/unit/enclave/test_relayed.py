@@ -268,10 +268,27 @@ def test_the_key_is_gone_when_the_answer_is_there() -> None:
         gc.collect()
         assert bare(key) == SECRET
         assert [one() for one in made] == [None]
-    with RelayedKms(BentRelay().dial, make):
+    with RelayedKms(BentRelay().dial, make) as unused:
         assert made[-1]() is not None
     gc.collect()
     assert made[-1]() is None
+    assert unused is not None
+
+
+def test_the_next_key_is_made_during_a_pause() -> None:
+    nsm = Nsm(InProcessNsm())
+    made: list[Recipient] = []
+    at_pause: list[int] = []
+
+    def make() -> Recipient:
+        made.append(Recipient(nsm))
+        return made[-1]
+
+    client = RelayedKms(
+        BentRelay(script=[None, None]).dial, make, sleep=lambda _s: at_pause.append(len(made))
+    )
+    client.decrypt(b"c", key=ARN, key_length=32)
+    assert (at_pause, len(made)) == ([2, 3], 3)
 
 
 def test_nonce_and_user_data_stand_in_the_document() -> None:
