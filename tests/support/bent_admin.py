@@ -66,7 +66,8 @@ class BentAdmin:
         if wrong is not None:
             return _answer(wrong[0], {"__type": wrong[1], "message": "as the test has it"})
         answer: dict[str, Any] = getattr(self, f"_{operation}")(request)
-        self.bends.get(operation, lambda _answer: None)(answer)
+        if bend := self.bends.get(operation):
+            bend(answer)
         return _answer(200, answer)
 
     def asked(self) -> list[str]:
