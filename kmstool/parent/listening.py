@@ -114,10 +114,8 @@ class Service:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
                     self._report(f"cannot accept a connection: {os.strerror(error.errno)}")
                     poll.unregister(self._listener)
-                    woken = poll.poll(limits.PARENT_ACCEPT_PAUSE * 1000)
+                    poll.poll(limits.PARENT_ACCEPT_PAUSE * 1000)  # or until `close`
                     poll.register(self._listener, select.POLLIN)
-                    if woken:
-                        return
                 continue
             self._admit(connection, peer)
 

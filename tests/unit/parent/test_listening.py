@@ -69,7 +69,9 @@ def test_one_request_a_connection(path: Path) -> None:
     with Running(path) as running, running.connect() as sock:
         sock.sendall(build_frame({"n": 1}) + build_frame({"n": 2}))
         assert read_frame(sock.recv) == {"echo": {"n": 1}}
+        started = time.monotonic()
         assert sock.recv(1) == b""
+        assert time.monotonic() - started < limits.PARENT_LINGER_SECONDS / 2, "the end came late"
 
 
 def test_many_ask_at_once_and_a_silent_one_delays_nobody(path: Path) -> None:
@@ -266,6 +268,21 @@ def test_tcp(host: str) -> None:
         sock.sendall(build_frame({}))
         assert read_frame(sock.recv) == {"echo": {}}
     assert lines[0].startswith(f"tcp {host} ")
+
+
+def test_a_peer_that_still_writes_gets_its_answer() -> None:
+    """Over TCP, closing with unread bytes resets the connection, and the answer is lost."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (
+        Service(TcpAddress("127.0.0.1", port), echo),
+        socket.create_connection(("127.0.0.1", port), timeout=20) as sock,
+    ):
+        sock.sendall(b"\0\0\0\0" + bytes(200_000))
+        time.sleep(0.2)
+        answer: Any = read_frame(sock.recv)
+    assert answer["Error"]["Code"] == "BadRequest"
 
 
 def test_cids_are_for_vsock(path: Path) -> None:
