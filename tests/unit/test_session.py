@@ -18,9 +18,10 @@ from kmstool.emulator.nsm_server import NsmServer
 from kmstool.emulator.signer import SigningChain
 from kmstool.enclave.relayed import RELAY_HINT
 from kmstool.errors import CaveatRefused, KmstoolError, NsmError, SettingError, TransportError
-from kmstool.roots import amazon_roots_pem
+from kmstool.roots import amazon_roots_pem, nitro_root_der
 from kmstool.session import (
     SessionOptions,
+    attestation_root,
     is_relayed,
     open_admin,
     open_direct,
@@ -310,3 +311,44 @@ def test_caveats_over_a_relay(emulator: dict[str, str]) -> None:
     allowed = Tolerance(strict=True, allowed=frozenset({"relayed-answer"}))
     with pytest.raises(CaveatRefused, match="simulated-nsm"):
         open_relayed(SessionOptions(tolerance=allowed), key=KEY, environ=emulator)
+
+
+# --- Keys made inside, and documents verified ---------------------------------------------------
+
+
+def test_open_admin_goes_where_open_direct_goes(emulator: dict[str, str]) -> None:
+    options = SessionOptions(region="eu-west-1", nonce=b"n", user_data=b"u")
+    nsm, admin, caveats = open_admin(options, environ=emulator)
+    with nsm, admin:
+        assert caveats == (SIMULATED_NSM, CUSTOM_ROOTS)
+        assert (admin.host, admin.region) == ("kms.eu-west-1.amazonaws.com", "eu-west-1")
+        assert nsm.describe_pcr(0).data == IMAGE[0]
+    options = SessionOptions(region="us-east-1", fips=True)
+    assert open_admin(options, environ=emulator)[1].host == "kms-fips.us-east-1.amazonaws.com"
+    options = SessionOptions(region="us-east-1", host="KMS.example.com")
+    assert open_admin(options, environ=emulator)[1].host == "kms.example.com"
+    with pytest.raises(SettingError, match="the region is not known"):
+        open_admin(SessionOptions(), environ=emulator)
+
+
+@pytest.mark.parametrize("allowed", [(), ("simulated-nsm",), ("custom-roots",)])
+def test_open_admin_asks_the_tolerance(emulator: dict[str, str], allowed: tuple[str, ...]) -> None:
+    tolerance = Tolerance(strict=True, allowed=frozenset(allowed))
+    options = SessionOptions(region="eu-west-1", tolerance=tolerance)
+    with pytest.raises(CaveatRefused):
+        open_admin(options, environ=emulator)
+
+
+def test_the_root_of_attestation(emulator: dict[str, str], tmp_path: Path) -> None:
+    assert attestation_root({}) == (nitro_root_der(), ())
+    with pytest.raises(SettingError, match="names no root of attestation"):
+        attestation_root(emulator)
+    (tmp_path / "emulator.json").write_text(
+        '{"version": 1, "nsm": "nsm.sock", "ca": "ca.pem", "kms": "tcp://127.0.0.1:1",'
+        ' "nitro_root": "nitro/ca0.der"}'
+    )
+    with pytest.raises(SettingError, match="could not be read: No such file"):
+        attestation_root(emulator)
+    (tmp_path / "nitro").mkdir()
+    (tmp_path / "nitro" / "ca0.der").write_bytes(b"root")
+    assert attestation_root(emulator) == (b"root", (SIMULATED_NSM,))

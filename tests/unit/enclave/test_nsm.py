@@ -85,6 +85,26 @@ ROUNDS: list[tuple[str, Call, object, object, object]] = [
         b"doc",
     ),
     (
+        "Attestation of a birth",
+        lambda nsm: nsm.attest_birth(b"d" * 48),
+        {
+            "Attestation": {
+                "user_data": b"kmstool-birth-1" + b"d" * 48,
+                "nonce": None,
+                "public_key": None,
+            }
+        },
+        {"Attestation": {"document": b"doc"}},
+        b"doc",
+    ),
+    (
+        "Attestation of words near the reserved ones",
+        lambda nsm: nsm.attestation(user_data=b"kmstool", nonce=b"kmstool-birth-1"),
+        {"Attestation": {"user_data": b"kmstool", "nonce": b"kmstool-birth-1", "public_key": None}},
+        {"Attestation": {"document": b"doc"}},
+        b"doc",
+    ),
+    (
         "DescribePCR",
         lambda nsm: nsm.describe_pcr(31),
         {"DescribePCR": {"index": 31}},
@@ -127,6 +147,17 @@ OUT_OF_BOUNDS: list[tuple[Call, type[KmstoolError], str]] = [
     (lambda nsm: nsm.attestation(public_key=bytes(1025)), InputError, "public_key has 1025"),
     (lambda nsm: nsm.attestation(user_data=bytes(513)), InputError, "user_data has 513 bytes"),
     (lambda nsm: nsm.attestation(nonce=bytes(513)), InputError, "nonce has 513 bytes"),
+    (lambda nsm: nsm.attest_birth(bytes(47)), InputError, "statement_digest has 47 bytes"),
+    (lambda nsm: nsm.attest_birth(bytes(49)), InputError, "statement_digest has 49 bytes"),
+    # Today's tag, tomorrow's, and whatever else would be kmstool's own word.
+    (lambda nsm: nsm.attestation(user_data=b"kmstool-birth-1"), InputError, "is reserved"),
+    (
+        lambda nsm: nsm.attestation(user_data=b"kmstool-birth-1" + bytes(48), nonce=b"n" * 16),
+        InputError,
+        "is reserved",
+    ),
+    (lambda nsm: nsm.attestation(user_data=b"kmstool-birth-2"), InputError, "is reserved"),
+    (lambda nsm: nsm.attestation(user_data=b"kmstool-"), InputError, "is reserved"),
     (lambda nsm: nsm.extend_pcr(16, b""), InputError, "data has 0 bytes"),
     (lambda nsm: nsm.extend_pcr(16, bytes(513)), InputError, "data has 513 bytes"),
     (lambda nsm: nsm.extend_pcr(32, b"x"), SettingError, "no PCR 32"),

@@ -14,7 +14,7 @@ from kmstool.emulator.cms_writer import Shape, write_enveloped_data
 from kmstool.enclave.cms import parse_enveloped_data
 from kmstool.enclave.nsm import Nsm
 from kmstool.enclave.recipient import AttestedKey, Recipient
-from kmstool.errors import CmsError, NsmError, SettingError
+from kmstool.errors import CmsError, InputError, NsmError, SettingError
 
 
 class Clock:
@@ -98,6 +98,14 @@ def test_a_nonce_of_another_length_is_refused(nonce: bytes) -> None:
     with pytest.raises(SettingError, match=f"the nonce has {len(nonce)} bytes") as caught:
         Recipient(Nsm(InProcessNsm()), nonce=nonce)
     assert "16 to 512" in str(caught.value.hint)
+
+
+def test_user_data_that_would_be_a_birth_certificate_s_is_refused() -> None:
+    module = InProcessNsm()
+    recipient = Recipient(Nsm(module), user_data=b"kmstool-birth-1" + bytes(48))
+    with pytest.raises(InputError, match="is reserved"):
+        recipient.attested_key()
+    assert module.requests == []
 
 
 def test_user_data_beyond_the_module_s_limit_is_refused() -> None:
