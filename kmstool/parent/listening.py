@@ -140,9 +140,7 @@ class Service:
         with connection, contextlib.suppress(OSError):
             connection.setblocking(False)  # a new socket's buffer takes this much
             connection.send(build_error_answer(code, reason))
-            connection.recv(
-                limits.FRAME_MAX
-            )  # see `_send`; what has not come yet is not waited for
+            connection.recv(limits.FRAME_MAX)  # see `_send`; what is not here yet is not awaited
         self._report(f"{name}: refused: {reason}")
 
     def _serve(self, connection: socket.socket, name: str) -> None:
