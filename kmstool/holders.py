@@ -152,8 +152,11 @@ class SessionHolder:
         return self._clients[key.region][1]
 
 
-def birth_recipient(birth: "VerifiedBirth") -> HpkeRecipient:
+def birth_recipient(birth: "VerifiedBirth", caveats: tuple[Caveat, ...] = ()) -> HpkeRecipient:
     """The recipient that a verified birth certificate vouches for.
+
+    Args:
+        caveats: what is known against the verification, beside the certificate's own caveats.
 
     Raises:
         SettingError: the key is not for key agreement.
@@ -163,7 +166,7 @@ def birth_recipient(birth: "VerifiedBirth") -> HpkeRecipient:
             f"the key {birth.key} is for {birth.key_usage}, and sealing needs KEY_AGREEMENT",
             hint="make one with the key spec ECC_NIST_P256",
         )
-    return public_key_recipient(birth.key, birth.public_key, caveats=birth.caveats)
+    return public_key_recipient(birth.key, birth.public_key, caveats=caveats + birth.caveats)
 
 
 def data_key_recipient(
