@@ -113,6 +113,7 @@ warnings.filterwarnings("error", category=CryptographyDeprecationWarning, module
 # is only parsed when it is asked for.
 _UNREADABLE: Final = (
     ValueError,
+    TypeError,  # a name whose string type does not fit its attribute
     CryptographyDeprecationWarning,
     UnsupportedAlgorithm,
     x509.InvalidVersion,

@@ -309,6 +309,15 @@ def test_time_is_not_blamed_where_it_is_not_the_reason(at: datetime) -> None:
         check(ca_as_leaf()[1], at=at)
 
 
+def test_a_name_that_cannot_be_read_is_a_refusal_and_no_type_error() -> None:
+    """Found by fuzzing: a common name as BIT STRING in a certificate that has expired."""
+    common_name = bytes.fromhex("0603550403")
+    bent = CHAIN.leaf.der.replace(common_name + b"\x0c", common_name + b"\x03")
+    assert bent != CHAIN.leaf.der
+    with pytest.raises(DocumentError, match="a certificate cannot be read"):
+        check(document(CHAIN, certificate=bent), at=NOW + HOUR + SECOND)
+
+
 def test_expired_says_when_and_what_to_do() -> None:
     with pytest.raises(DocumentError, match="2026-06-01T11:00:00Z to 2026-06-01T13:00:00Z") as e:
         check(document(CHAIN), at=NOW + HOUR + SECOND)
