@@ -4,6 +4,7 @@ The environment is a real one, made from requirements/enclave.txt by hash: no bo
 """
 
 import base64
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,12 @@ from pathlib import Path
 import pytest
 from support.emulator import RunningEmulator, running_emulator
 
+from kmstool.arn import parse_key_arn
+from kmstool.sealing.files import seal
+from kmstool.sealing.recipients import public_key_recipient
+
+from kmstool.emulator.pcrs import label_pcrs
+
 ROOT = Path(__file__).resolve().parents[2]
 # The rooms of the image: enclave.Dockerfile will copy these and nothing else of ours.
 MODULES = (
@@ -24,6 +31,8 @@ MODULES = (
     " errors framing holders limits protocol refusals session strict_json"
 )
 FOLDERS = ("attestation", "cli", "enclave", "policy", "roots", "sealing")
+STATEMENT = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "kms:*", "Resource": "*"}
+POLICY = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
 TRANSPORT = ("emulator/__init__.py", "emulator/nsm_transport.py")
 
 # What one decrypt imports of ours; a name more is a longer way to the secret, and has to be meant.
@@ -96,9 +105,7 @@ def emulator() -> Iterator[RunningEmulator]:
 @pytest.fixture(scope="module")
 def arguments(emulator: RunningEmulator, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     kms = emulator.admin_client()
-    statement = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "kms:*", "Resource": "*"}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    arn = kms.create_key(Policy=policy)["KeyMetadata"]["Arn"]
+    arn = kms.create_key(Policy=POLICY)["KeyMetadata"]["Arn"]
     blob = kms.encrypt(KeyId=arn, Plaintext=b"for the image")["CiphertextBlob"]
     path = tmp_path_factory.mktemp("input") / "secret.enc"
     path.write_bytes(base64.b64encode(blob))
@@ -131,12 +138,43 @@ def test_decrypt_works_in_the_image(
     assert "warning[custom-roots]" in done.stderr
 
 
+@pytest.mark.usefixtures("transport")
+def test_open_works_in_the_image(image: Image, emulator: RunningEmulator, tmp_path: Path) -> None:
+    kms = emulator.admin_client()
+    made = kms.create_key(Policy=POLICY, KeySpec="ECC_NIST_P256", KeyUsage="KEY_AGREEMENT")
+    arn = made["KeyMetadata"]["Arn"]
+    public_key = kms.get_public_key(KeyId=arn)["PublicKey"]
+    recipient = public_key_recipient(parse_key_arn(arn), public_key)
+    with (tmp_path / "sealed").open("wb") as file:
+        seal(io.BytesIO(b"for the image"), file, [recipient])
+    arguments = ("open", "--key-id", arn, str(tmp_path / "sealed"))
+    done = image.run(emulator.kmstool_environ(), *arguments)
+    assert (done.returncode, done.stdout) == (0, "for the image"), done.stderr
+
+
 def test_without_the_transport_the_emulator_is_an_error(
     image: Image, emulator: RunningEmulator, arguments: list[str]
 ) -> None:
     done = image.run(emulator.kmstool_environ(), *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "KMSTOOL_EMULATOR is set, and this installation has no emulator" in done.stderr
+
+
+@pytest.mark.usefixtures("transport")
+def test_a_key_is_made_and_its_certificate_checked_in_the_image(
+    image: Image, emulator: RunningEmulator, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "key.cert")
+    account = ("--account", "111122223333")
+    done = image.run(emulator.kmstool_environ(), "create-key", *account, "-o", path)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    expected = [f"--pcr={index}={value.hex()}" for index, value in label_pcrs().items()]
+    verify = ("verify", "--birth-certificate", path, *account, *expected)
+    done = image.run(emulator.kmstool_environ(), *verify)
+    assert done.returncode == 0, done.stderr
+    assert "key arn: arn:aws:kms:" in done.stdout
+    # An image that verifies its successor's certificate does so against AWS' root alone.
+    assert image.run({}, *verify).returncode == 10
 
 
 @pytest.mark.usefixtures("transport")
