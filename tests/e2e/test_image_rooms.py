@@ -19,10 +19,9 @@ import pytest
 from support.emulator import RunningEmulator, running_emulator
 
 from kmstool.arn import parse_key_arn
+from kmstool.emulator.pcrs import label_pcrs
 from kmstool.sealing.files import seal
 from kmstool.sealing.recipients import public_key_recipient
-
-from kmstool.emulator.pcrs import label_pcrs
 
 ROOT = Path(__file__).resolve().parents[2]
 # The rooms of the image: enclave.Dockerfile will copy these and nothing else of ours.
