@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kmstool import limits
-from kmstool.cli.input import descriptor_of, parse_base64, read_bytes, read_input
+from kmstool.cli.input import InputStream, descriptor_of, parse_base64, read_bytes, read_input
 from kmstool.errors import InputError, LocalFileError
 
 
@@ -73,3 +73,40 @@ def test_a_descriptor_is_read_where_it_stands() -> None:
 )
 def test_which_paths_are_descriptors(path: str, expected: int | None) -> None:
     assert descriptor_of(path) == expected
+
+
+# --- InputStream -------------------------------------------------------------------------------
+
+
+def test_a_stream_is_read_in_pieces(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abcdef")
+    buffer = bytearray(4)
+    with InputStream(str(tmp_path / "file"), what="it") as stream:
+        assert stream.size == 6
+        assert [stream.readinto(memoryview(buffer)) for _ in range(3)] == [4, 2, 0]
+    assert buffer == b"efcd"
+
+
+def test_the_size_of_a_pipe_is_not_known() -> None:
+    with InputStream("/dev/null", what="it") as stream:
+        assert stream.size is None
+
+
+@pytest.mark.parametrize("source", ["missing", ".", "a\0b"])
+def test_a_stream_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LocalFileError, match="could not be read"):
+        InputStream(source, what="it")
+
+
+def test_a_stream_that_breaks_off(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    with (tmp_path / "file").open("wb") as write_only:
+        source = f"/dev/fd/{write_only.fileno()}"
+        with (
+            InputStream(source, what="it") as stream,
+            pytest.raises(LocalFileError, match=f"{source} could not be read: Bad file"),
+        ):
+            stream.readinto(memoryview(bytearray(4)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmstool.cli.output import Output, check_target, deliver, encode, encode_json
+from kmstool.cli.output import Output, Stream, check_target, deliver, encode, encode_json
 from kmstool.errors import LocalFileError
 
 
@@ -183,3 +183,81 @@ def test_encodings() -> None:
 
 def test_no_repr_shows_the_data() -> None:
     assert "secret" not in repr(Output(b"secret", "out"))
+
+
+# --- Stream ------------------------------------------------------------------------------------
+
+
+def test_a_stream_appears_with_commit(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    with Stream(str(target)) as stream:
+        stream.start()
+        assert stream.write(memoryview(b"one ")) == 4
+        stream.write(memoryview(b"two"))
+        assert target.read_bytes() == b"old"
+        assert len(names(tmp_path)) == 2
+        stream.commit()
+        assert target.read_bytes() == b"one two"
+    assert names(tmp_path) == ["out"]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_a_stream_without_commit_leaves_nothing(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    with Stream(str(tmp_path / "out")) as stream:
+        stream.start().write(memoryview(b"x"))
+    with Stream(str(tmp_path / "out")):
+        pass
+    assert names(tmp_path) == []
+    assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
+
+
+def test_a_stream_to_a_descriptor_leaves_it_open(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb", buffering=0) as file:
+        file.write(b"before ")
+        with Stream(f"/dev/fd/{file.fileno()}") as stream:
+            stream.start().write(memoryview(b"x"))
+            stream.commit()
+        file.write(b" after")
+    assert (tmp_path / "out").read_bytes() == b"before x after"
+
+
+def test_a_stream_to_a_device(tmp_path: Path) -> None:
+    with Stream("/dev/full") as stream:
+        stream.start()
+        with pytest.raises(LocalFileError, match="/dev/full could not be written: no space left"):
+            stream.write(memoryview(b"x"))
+    with Stream(str(tmp_path / "missing" / "out")) as stream, pytest.raises(LocalFileError):
+        stream.start()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "target", "printed"),
+    [
+        ([b"text ", b"\xc3", b"\xa4\n"], None, True),
+        ([b"text", b"\x1b[2J"], None, False),
+        ([b"\xff"], None, False),
+        ([b"\x00"], "-", True),
+    ],
+)
+def test_a_terminal_gets_a_stream_of_text_only(
+    pieces: list[bytes], target: str | None, printed: bool
+) -> None:
+    terminal, other = pty.openpty()
+    saved = os.dup(1)
+    try:
+        os.dup2(other, 1)
+        with Stream(target) as stream:
+            stream.start()
+            for piece in pieces[:-1]:
+                stream.write(memoryview(piece))
+            if printed:
+                stream.write(memoryview(pieces[-1]))
+            else:
+                with pytest.raises(LocalFileError, match="stdout is a terminal"):
+                    stream.write(memoryview(pieces[-1]))
+    finally:
+        os.dup2(saved, 1)
+        for descriptor in (saved, terminal, other):
+            os.close(descriptor)
