@@ -4,9 +4,10 @@ The library checks (`attestation/verify.py`, `birth.py`); here a failed check be
 what was verified is printed.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -25,6 +26,8 @@ from kmstool.cli.report import for_the_eye, in_hex
 from kmstool.cli.results import as_json as caveats_as_json
 from kmstool.errors import CheckFailedError, DocumentError
 from kmstool.session import attestation_root
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _IMAGE_PCRS = (0, 1, 2)
 
@@ -56,6 +59,20 @@ class TimeType(click.ParamType[str | datetime]):
         return time.astimezone(UTC)
 
 
+def _as_checks(command: F) -> F:
+    """Whatever the library refuses, reading the expectations included, is a check that failed."""
+
+    @functools.wraps(command)
+    def with_checks(*arguments: Any, **values: Any) -> Any:
+        try:
+            return command(*arguments, **values)
+        except DocumentError as error:
+            raise CheckFailedError(f"{error} (step {error.step})", hint=error.hint) from None
+
+    result: F = with_checks  # type: ignore[assignment]  # wraps keeps the signature
+    return result
+
+
 @click.command()
 @input_options("the document")
 @click.option(
@@ -64,6 +81,7 @@ class TimeType(click.ParamType[str | datetime]):
     help="Verify this birth certificate, in place of a document. Needs PCR0, PCR1, PCR2 and"
     " --account.",
 )
+@_as_checks
 @birth_options
 @click.option("--nonce", type=BYTES, help="Expect this nonce.")
 @click.option("--user-data", type=BYTES, help="Expect this user_data.")
@@ -113,16 +131,13 @@ def verify(
     """
     root_der, caveats = attestation_root()
     common.tolerance().check(caveats)
-    try:
-        if birth_certificate is None:
-            _only_for("--birth-certificate", {"--account": expected.account})
-            _only_for("--birth-certificate", {"--also-image": expected.also_images or None})
-            report, more = _document(source, encoding, expected.pcrs, root_der, **document_options)
-        else:
-            _refuse_document_options(source, encoding, document_options)
-            report, more = _birth(birth_certificate, expected, root_der)
-    except DocumentError as error:
-        raise CheckFailedError(f"{error} (step {error.step})", hint=error.hint) from None
+    if birth_certificate is None:
+        _only_for("--birth-certificate", {"--account": expected.account})
+        _only_for("--birth-certificate", {"--also-image": expected.also_images or None})
+        report, more = _document(source, encoding, expected.pcrs, root_der, **document_options)
+    else:
+        _refuse_document_options(source, encoding, document_options)
+        report, more = _birth(birth_certificate, expected, root_der)
     caveats = tuple(dict.fromkeys(caveats + more))
     common.tolerance().check(caveats)
     console.warn(caveats)
