@@ -119,8 +119,7 @@ def make_key(
         statement = _read_back(admin, metadata, policy, caveats, sleep)
         document = _certify(nsm, image, statement)
     except KmstoolError as error:
-        error.args = (f"{error}; the key {metadata.key} exists now, without a birth certificate",)
-        error.hint = _what_to_do(metadata.key, administrator, error.hint)
+        say_that_it_exists(error, metadata.key, administrator)
         raise
     return Born(statement, build_certificate(statement.text, document))
 
@@ -219,14 +218,20 @@ def _certify(nsm: Nsm, image: Image, statement: Statement) -> bytes:
     return document
 
 
-def _what_to_do(key: KeyArn, administrator: str | None, hint: str | None) -> str:
-    before = f"{hint}; " if hint else ""
+def say_that_it_exists(error: KmstoolError, key: KeyArn, administrator: str | None) -> None:
+    """Adds to an error that a key stays behind, and what to do with it.
+
+    For whoever loses a certificate, too: none can be made for a key that exists already.
+    """
     if administrator is None:
-        return (
-            f"{before}do not use the key; nobody may delete it, since no administrator was named:"
-            " it stays and costs what a key costs, unless AWS' support helps"
+        advice = (
+            "do not use the key; nobody may delete it, since no administrator was named: it stays"
+            " and costs what a key costs, unless AWS' support helps"
         )
-    return (
-        f"{before}do not use the key; as {administrator}: aws kms schedule-key-deletion"
-        f" --region {key.region} --key-id {key.key_id}"
-    )
+    else:
+        advice = (
+            f"do not use the key; as {administrator}: aws kms schedule-key-deletion"
+            f" --region {key.region} --key-id {key.key_id}"
+        )
+    error.args = (f"{error}; the key {key} exists now, without a birth certificate",)
+    error.hint = f"{error.hint}; {advice}" if error.hint else advice

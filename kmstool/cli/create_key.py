@@ -9,7 +9,8 @@ from kmstool.cli.common import Common
 from kmstool.cli.expectations import IMAGE
 from kmstool.cli.options import connection_options
 from kmstool.cli.output import Output, check_target, deliver
-from kmstool.create_key import make_key
+from kmstool.create_key import make_key, say_that_it_exists
+from kmstool.errors import LocalFileError
 from kmstool.limits import NSM_PCR_COUNT_MAX
 from kmstool.policy.build import KEY_KINDS
 from kmstool.session import SessionOptions, open_admin
@@ -100,4 +101,8 @@ def create_key(
             created=created,
         )
     console.warn(born.caveats)
-    deliver([Output(born.certificate, output)])
+    try:
+        deliver([Output(born.certificate, output)])
+    except LocalFileError as error:
+        say_that_it_exists(error, born.statement.key, administrator)
+        raise

@@ -6,6 +6,7 @@ everything, and a machine outside: who gets where.
 
 import contextlib
 import json
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -272,6 +273,19 @@ def test_what_makes_no_key(
     assert world.emulator.log[before:] == []
 
 
+def test_a_certificate_that_cannot_be_written(world: World) -> None:
+    before = len(world.emulator.log)
+    make = ("create-key", "--account", ACCOUNT, "--administrator", KEEPER)
+    done = world.inside(*make, "-o", "missing/key.cert")
+    assert done.code == 11
+    assert world.emulator.log[before:] == []
+    done = world.inside(*make, "-o", "/dev/full")
+    assert done.code == 11
+    assert "/dev/full could not be written" in done.error
+    assert "exists now, without a birth certificate" in done.error
+    assert "aws kms schedule-key-deletion" in done.hint
+
+
 def test_credentials_of_another_account_make_a_key_that_nobody_certifies(world: World) -> None:
     stranger = world.emulator.emulator.principals.named(
         f"arn:aws:iam::{OTHER_ACCOUNT}:role/enclave"
@@ -330,3 +344,45 @@ def test_attest_does_not_sign_a_birth_certificate_on_request(world: World) -> No
     )
     assert done.code == 3
     assert "is reserved" in done.error
+
+
+def test_the_old_image_hands_over_to_a_release_that_it_never_saw(world: World) -> None:
+    """docs/howto/upgrade-an-image.md, with all that the parent may exchange on the way."""
+    old = world.make("old.cert")["key_arn"]
+    world.make("new.cert", enclave="successor")
+    new = json.loads(json.loads((world.folder / "new.cert").read_text())["statement"])["key_arn"]
+    (world.folder / "app1.json").write_text(measurements(PCRS))
+    (world.folder / "app2.json").write_text(measurements(SUCCESSOR))
+    for command in (
+        "genpkey -algorithm ed25519 -out release-key.pem",
+        "pkey -in release-key.pem -pubout -out release-key.pub",
+        "pkeyutl -sign -rawin -inkey release-key.pem -in app2.json -out app2.sig",
+    ):
+        subprocess.run(["openssl", *command.split()], check=True, cwd=world.folder)
+    (world.folder / "data").write_bytes(b"what has to survive")
+    to_old = ("--to", "old.cert", "--account", ACCOUNT, "--pcr-from", "app1.json")
+    assert world.outside("seal", *to_old, "-o", "data.sealed", "data").code == 0
+
+    assert world.inside("open", "--key-id", old, "-o", "opened", "data.sealed").code == 0
+    release = ("--release-key", "release-key.pub", "--release-signature", "app2.sig")
+    to_new = ("seal", "-o", "data2.sealed", "opened", "--account", ACCOUNT)
+    for wrong in (
+        ("--to", "new.cert", "--pcr-from", "app1.json", *release),  # a file nobody signed
+        ("--to", "old.cert", "--pcr-from", "app2.json", *release),  # a key of another image
+        ("--to", "new.cert", "--pcr-from", "app1.json"),  # the image that it is not
+    ):
+        refusal = world.inside(*to_new, *wrong)
+        assert refusal.code == 8, refusal.stderr
+        assert not (world.folder / "data2.sealed").exists()
+    right = ("--to", "new.cert", "--pcr-from", "app2.json", *release)
+    assert world.inside(*to_new, *right).code == 0
+
+    handed = ("open", "--key-id", new, "data2.sealed")
+    assert world.inside(*handed, enclave="successor").stdout == b"what has to survive"
+    assert world.inside(*handed).code == 7
+
+
+def measurements(pcrs: dict[int, bytes]) -> str:
+    """As `nitro-cli build-enclave` prints them."""
+    inner = {f"PCR{index}": value.hex() for index, value in pcrs.items() if index < 3}
+    return json.dumps({"Measurements": {"HashAlgorithm": "Sha384 { ... }", **inner}}, indent=2)
