@@ -50,7 +50,7 @@ def test_wrapped_base64_is_base64(ground: Ground, quick_key: None, in_process: I
         (("--key-id", "alias/database"), "alias", ""),
         (("--key-id", "1234abcd-12ab-34cd-56ef-1234567890ab"), "", "arn:"),
         (("--region", "us-east-1"), "'us-east-1'", "--region"),
-        (("--via", "relay"), "'relay'", "direct"),
+        (("--via", "relais"), "'relais'", "direct"),
         (("--via", "direct=http://x"), "http://x", "vsock://"),
         (("--via", "direct=vsock://3"), "vsock://3", ""),
         (("--host", "https://kms.example"), "https://kms.example", ""),

@@ -235,6 +235,7 @@ DIGEST = hashlib.sha384(TEXT.encode()).digest()
         (TAG + hashlib.sha384(TEXT.encode() + b"\n").digest(), "hash of another statement"),
         (TAG + hashlib.sha256(TEXT.encode()).digest(), "hash of another statement"),
     ],
+    ids=[str(number) for number in range(10)],  # the hash is another in each worker of xdist
 )
 def test_user_data(user_data: bytes | None, message: str) -> None:
     signed = document(CHAIN, user_data=user_data, pcrs=IMAGE)
