@@ -82,7 +82,7 @@ def parse_point(kem: Kem, data: bytes) -> ec.EllipticCurvePublicKey:
         SealedFileError: it is not.
     """
     parameters = PARAMETERS[kem]
-    if len(data) == parameters.point_length and data[0] == 4:
+    if len(data) == parameters.point_length:  # which compressed points have not
         try:
             return ec.EllipticCurvePublicKey.from_encoded_point(parameters.curve, data)
         except ValueError:

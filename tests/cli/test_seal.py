@@ -269,6 +269,15 @@ def test_strict_writes_nothing(run: InProcess) -> None:
     assert not Path("out").exists()
 
 
+def test_strict_asks_kms_for_no_data_key_that_it_would_not_use(run: InProcess) -> None:
+    """Without the check this would be 4: there is no security module here."""
+    done = run(
+        "seal", "--strict", "--to", "key.pem", "--key-id", ARN, "--data-key", "--key-id", OTHER,
+        "plain",
+    )  # fmt: skip
+    assert done.code == 9, done.stderr
+
+
 def test_a_missing_input_leaves_no_output(run: InProcess) -> None:
     done = run("seal", "--to", "key.pem", "--key-id", ARN, "-o", "out", "missing")
     assert done.code == 11, done.stderr

@@ -9,6 +9,7 @@ import io
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
@@ -442,6 +443,13 @@ def test_a_public_key_that_is_none(der: bytes) -> None:
 def test_a_public_key_of_another_kind() -> None:
     der = SIGNING_KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     with pytest.raises(InputError, match="not of an elliptic curve"):
+        public_key_recipient(KEY, der)
+
+
+def test_a_public_key_on_a_curve_without_hpke() -> None:
+    key = ec.generate_private_key(ec.SECP256K1()).public_key()
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(InputError, match="the curve secp256k1"):
         public_key_recipient(KEY, der)
 
 

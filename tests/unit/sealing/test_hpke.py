@@ -236,6 +236,15 @@ def test_a_false_enc_is_refused_before_anyone_is_asked(enc: bytes) -> None:
         hpke.open_with(never, private.public_key(), enc, bytes(48), INFO)
 
 
+def test_the_hybrid_form_of_a_point_is_refused() -> None:
+    """X9.62 has it, SEC 1 and RFC 9180 do not; it would be a second form of the same point."""
+    uncompressed = point(private_key("recipient", KEMS["P-256"]).public_key())
+    hybrid = bytes([6 + uncompressed[-1] % 2]) + uncompressed[1:]
+    with pytest.raises(SealedFileError, match="is no point"):
+        hpke.parse_point(Kem.P256, hybrid)
+    assert hpke.encode_point(hpke.parse_point(Kem.P256, uncompressed)) == uncompressed
+
+
 def test_a_curve_without_a_kem() -> None:
     key = ec.generate_private_key(ec.SECP256K1()).public_key()
     with pytest.raises(InputError, match="the curve secp256k1"):
