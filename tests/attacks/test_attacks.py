@@ -79,6 +79,7 @@ def test_the_numbers_that_the_readme_says() -> None:
     assert f"[{len(ATTACKS)} attacks](docs/reference/attacks.md)" in security
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack(ground: Stage, name: str) -> None:
     attack = ATTACKS[name]
@@ -142,6 +143,7 @@ def test_the_parent_knows_the_key_that_it_asked_for(ground: Stage) -> None:
         assert parent.attack.learned == base64.b64decode(done.stdout.split()[-1])
 
 
+@pytest.mark.long
 def test_the_oracle_reads_a_whole_block(ground: Stage) -> None:
     """All 16 bytes, over every length of padding: 337 requests read three, and nothing is luck."""
     with (

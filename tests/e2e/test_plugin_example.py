@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kmstool.emulator.hostile import ATTACKS
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "attack-your-own-program"
@@ -43,6 +45,7 @@ def test_the_plugin_finds_the_bug(tmp_path: Path) -> None:
     assert "bytes that the parent has chosen" in said
 
 
+@pytest.mark.long
 def test_the_plugin_finds_nothing_in_the_fixed_program(tmp_path: Path) -> None:
     said = attacked(tmp_path, "program_fixed.py")
     assert f"{DIRECT + 1} passed" in said, said
@@ -111,6 +114,7 @@ def test_nothing_is_left():
 '''
 
 
+@pytest.mark.long
 def test_what_else_the_fixtures_do(tmp_path: Path) -> None:
     (tmp_path / "test_more.py").write_text(MORE)
     said = attacked(tmp_path, "program.py", "test_more.py")
