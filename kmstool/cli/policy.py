@@ -1,0 +1,20 @@
+"""`kmstool policy`: key policies that hold, and why one refused.
+
+Each command is in a file of its own and is imported when it is used.
+"""
+
+import click
+
+from kmstool.cli.common import common_options
+from kmstool.cli.lazy import Entry, LazyGroup
+
+COMMANDS: tuple[Entry, ...] = ()
+
+
+@click.group("policy", cls=LazyGroup, entries=COMMANDS)
+@common_options
+def group() -> None:
+    """Write, check and explain key policies.
+
+    Works offline: nothing here talks to KMS or to a security module, unless asked for its PCRs.
+    """
