@@ -114,6 +114,27 @@ PARENT_ACCEPT_PAUSE = 0.2  # seconds until accept is tried again when descriptor
 PARENT_GRACE = 5.0  # seconds for open connections when the service ends
 RELAY_KMS_SECONDS = 20.0  # for KMS to answer the relay; under the enclave's `DEADLINE`
 
+# --- The forwarder on the parent: defaults of its settings, and their bounds --------------------
+FORWARD_CONNECTIONS = 512  # at once; an enclave's pool has tens, and each may buffer 2 directions
+FORWARD_CONNECTIONS_PER_CID = 256  # half of them: one enclave that went wild leaves room for others
+FORWARD_CONNECT_SECONDS = 5.0  # for the target to be connected, all its addresses included; as ours
+FORWARD_IDLE_SECONDS = 350.0  # without a byte in either direction; AWS' load balancers cut then too
+FORWARD_LIFETIME_SECONDS = 86_400.0  # of one connection, however busy: nothing stays for ever
+FORWARD_DRAIN_SECONDS = 20.0  # for open connections to end after SIGTERM; systemd kills at 90
+FORWARD_CONNECTIONS_MAX = 30_000  # two descriptors each, and one source port of a target's 28,000
+FORWARD_SECONDS_MAX = 604_800.0  # a week, of every time that is set; more is a mistake in units
+FORWARD_ROUTES_MAX = 64  # listeners in one process
+
+# --- kmstool-parent.toml and what it names -----------------------------------------------------
+PARENT_FILE_MAX = 65_536  # bytes; a file with 64 routes and comments has 8 KiB
+PARENT_ALLOWLIST_MAX = 65_536  # bytes of vsock-proxy's YAML; the one AWS installs has 4 KiB
+PARENT_ALLOWLIST_TARGETS_MAX = 1_024  # entries in it; AWS' has under 100
+PARENT_ALLOWLIST_DEPTH_MAX = 4  # nesting of its YAML: a map, a list, maps, and one to spare
+PARENT_CIDS_MAX = 1_024  # of allowed_cids; an instance runs four enclaves at most
+PARENT_KEYS_MAX = 256  # key ARNs of one list
+PARENT_MISTAKES_MAX = 50  # of one file that are told; whoever has more starts anew
+SESSION_POLICY_MAX = 2_048  # characters of a session policy (STS API, AssumeRole, Policy)
+
 # --- Input of the CLI --------------------------------------------------------------------------
 INPUT_MAX = 1_048_576  # bytes read from a file or stdin before the operation's own bound is applied
 HKDF_LENGTH_MAX = 255 * 32  # bytes; RFC 5869, section 2.3, for SHA-256

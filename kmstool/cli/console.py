@@ -33,6 +33,11 @@ def trace(text: str) -> None:
     _line("trace", text)
 
 
+def bare(line: str) -> None:
+    """Prints a line of a log that programs read, as it is; whoever makes it has escaped it."""
+    _write(f"{line}\n")
+
+
 def end_echo() -> None:
     """Ends the line in which a terminal shows the `^C` that somebody typed."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -57,7 +62,11 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def _line(kind: str, text: str) -> None:
+    _write(f"kmstool: {kind}: {printable(text)}\n")
+
+
+def _write(line: str) -> None:
     # A closed stderr must not hide the exit code, which says the same.
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"kmstool: {kind}: {printable(text)}\n")
+        sys.stderr.write(line)
         sys.stderr.flush()

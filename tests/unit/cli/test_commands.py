@@ -68,7 +68,7 @@ def commands() -> list[tuple[str, ...]]:
         command = cli.get_command(click.Context(cli), entry.name)
         found.append((entry.name,))
         if isinstance(command, click.Group):
-            found += [(entry.name, name) for name in command.commands]
+            found += [(entry.name, name) for name in command.list_commands(click.Context(command))]
     return found
 
 

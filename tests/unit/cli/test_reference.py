@@ -23,13 +23,20 @@ def section(name: str) -> str:
 
 def options_of(command: click.Command) -> set[str]:
     """Of a command; of a group with all of its commands."""
-    inner = command.commands.values() if isinstance(command, click.Group) else ()
-    return set().union(*map(options_of, inner)) | {
+    return set().union(*map(options_of, inner_commands(command))) | {
         option
         for parameter in command.params
         for option in parameter.opts
         if option.startswith("--")
     }
+
+
+def inner_commands(command: click.Command) -> list[click.Command]:
+    if not isinstance(command, click.Group):
+        return []
+    context = click.Context(command)
+    found = [command.get_command(context, name) for name in command.list_commands(context)]
+    return [inner for inner in found if inner is not None]
 
 
 def options_in(text: str) -> set[str]:
