@@ -135,6 +135,20 @@ PARENT_KEYS_MAX = 256  # key ARNs of one list
 PARENT_MISTAKES_MAX = 50  # of one file that are told; whoever has more starts anew
 SESSION_POLICY_MAX = 2_048  # characters of a session policy (STS API, AssumeRole, Policy)
 
+# --- Credentials that the parent hands out -----------------------------------------------------
+CREDENTIALS_REFRESH_SECONDS = 900.0  # before they expire, or half their life: EC2 has new ones 5
+# minutes before, and what is left of the time is for an outage of the source
+CREDENTIALS_LEFT_MIN = 5.0  # seconds; with less they are as good as expired on their way
+CREDENTIALS_REREAD_SECONDS = 300.0  # until ones without an expiry are read again
+CREDENTIALS_RETRY_BASE = 1.0  # seconds after the first attempt that failed; doubled each time
+CREDENTIALS_RETRY_CAP = 60.0  # seconds between two attempts at most
+CREDENTIALS_WAIT_SECONDS = 5.0  # for a request that finds none; under the enclave's `DEADLINE`
+CREDENTIALS_START_SECONDS = 15.0  # for the first attempt before the service listens anyway
+STS_SECONDS = 10.0  # for STS to answer
+ROLE_SESSION_SECONDS = 3_600  # of an assumed role; AWS' default, and its bound for a chain of roles
+ROLE_SESSION_SECONDS_MIN = 900  # (STS API, AssumeRole, DurationSeconds)
+ROLE_SESSION_SECONDS_MAX = 43_200  # (the same)
+
 # --- Input of the CLI --------------------------------------------------------------------------
 INPUT_MAX = 1_048_576  # bytes read from a file or stdin before the operation's own bound is applied
 HKDF_LENGTH_MAX = 255 * 32  # bytes; RFC 5869, section 2.3, for SHA-256

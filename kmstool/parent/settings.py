@@ -64,12 +64,17 @@ class CredentialsSettings:
         session_policy: JSON text that lessens what that role may do; only with `assume_role`.
         only_kms: the same, written by us: nothing but these keys; only with `assume_role`, and not
             with `session_policy`.
+        role_session_name: what CloudTrail shows of the role's session; only with `assume_role`.
+        duration_seconds: of the role's session, 900 to 43,200; an instance's role may assume
+            another for one hour at most.
     """
 
     listen: Address
     assume_role: str | None = None
     session_policy: str | None = None
     only_kms: tuple[KeyArn, ...] = ()
+    role_session_name: str = "kmstool"
+    duration_seconds: int = limits.ROLE_SESSION_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
