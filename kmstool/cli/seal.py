@@ -118,6 +118,7 @@ def seal(
                 label=label,
                 counter=counter,
                 signing_key=signing_key,
+                read_ahead=stream.size is not None,
                 tolerance=common.tolerance(),
             )
         console.warn(done.caveats)

@@ -1,11 +1,13 @@
 """The body of a sealed file: chunks in the STREAM construction, from a stream to a stream.
 
-Memory is three buffers of about 1 MiB, whatever the file's size. Nothing is written before the
-chunks that it comes from are authenticated; which chunk is the last is known before it is opened.
-Source: docs/formats/sealed-file.md, "Body".
+Memory is at most four buffers of about 1 MiB, whatever the file's size. Nothing is written before
+the chunks that it comes from are authenticated; which chunk is the last is known before it is
+opened. Source: docs/formats/sealed-file.md, "Body".
 """
 
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -42,6 +44,7 @@ class Target(Protocol):
 
 
 Digest = Callable[[memoryview], object]
+Aead = AESGCM | ChaCha20Poly1305
 
 
 def encrypt_body(
@@ -51,39 +54,27 @@ def encrypt_body(
     cipher: BodyCipher,
     *,
     digest: Digest | None = None,
+    read_ahead: bool = False,
 ) -> None:
     """Reads a plaintext to its end and writes the body.
 
     Args:
         digest: gets what is written, for the signature.
+        read_ahead: read in a thread while encrypting; only from what never keeps a reader waiting,
+            such as a regular file, since this ends no sooner than a read that has begun.
 
     Raises:
         InputError: the plaintext is longer than the format allows. And what the streams raise.
     """
     aead = _aead(cipher, key)
-    plain, ahead = bytearray(_BATCH * CHUNK), bytearray(_BATCH * CHUNK)
-    sealed = bytearray(_BATCH * SEALED_CHUNK)
-    number = 0
-    have = fill(source, plain, 0)
-    while True:
-        following = fill(source, ahead, 0) if have == len(plain) else 0
-        view, out, written = memoryview(plain), memoryview(sealed), 0
-        for start in range(0, have or 1, CHUNK):  # an empty plaintext has one empty chunk
-            end = min(start + CHUNK, have)
-            size = end - start + TAG_LENGTH
-            nonce = _nonce(number, last=not following and end == have)
-            aead.encrypt_into(nonce, view[start:end], None, out[written : written + size])
-            written += size
-            number += 1
-        if number > limits.SEALED_CHUNKS_MAX:
-            raise InputError(
-                f"the file has more than {limits.SEALED_CHUNKS_MAX} chunks of {CHUNK} bytes",
-                hint="seal it in parts",
-            )
-        _emit(out[:written], target, digest)
-        if not following:
-            return
-        plain, ahead, have = ahead, plain, following
+    if not read_ahead:
+        _encrypt(_batches(source, functools.partial), target, aead, digest)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - opening needs none
+
+    with ThreadPoolExecutor(1) as pool:
+        batches = _batches(source, lambda *work: pool.submit(*work).result)
+        _encrypt(batches, target, aead, digest)
 
 
 def decrypt_body(
@@ -142,6 +133,56 @@ def decrypt_body(
         view[:have] = view[body : body + have]
 
 
+def _encrypt(
+    batches: Iterable[tuple[memoryview, bool]], target: Target, aead: Aead, digest: Digest | None
+) -> None:
+    sealed = memoryview(bytearray(_BATCH * SEALED_CHUNK))
+    number = 0
+    for plain, is_end in batches:
+        written = 0
+        for start in range(0, len(plain) or 1, CHUNK):  # an empty plaintext has one empty chunk
+            chunk = plain[start : start + CHUNK]
+            size = len(chunk) + TAG_LENGTH
+            nonce = _nonce(number, last=is_end and start + CHUNK >= len(plain))
+            aead.encrypt_into(nonce, chunk, None, sealed[written : written + size])
+            written += size
+            number += 1
+        if number > limits.SEALED_CHUNKS_MAX:
+            raise InputError(
+                f"the file has more than {limits.SEALED_CHUNKS_MAX} chunks of {CHUNK} bytes",
+                hint="seal it in parts",
+            )
+        _emit(sealed[:written], target, digest)
+
+
+def _batches(
+    source: Source, begin: Callable[..., Callable[[], int]]
+) -> Iterator[tuple[memoryview, bool]]:
+    """The plaintext piece by piece, each with whether it is the last.
+
+    Args:
+        begin: takes `fill` and its arguments, and returns what waits for the outcome.
+    """
+    buffers = itertools.cycle([bytearray(_BATCH * CHUNK) for _ in range(3)])
+
+    def read_after(have: int) -> tuple[bytearray, Callable[[], int]]:
+        buffer = next(buffers)
+        if have < len(buffer):  # that was the end; a terminal would be asked once more
+            return buffer, int
+        return buffer, begin(fill, source, buffer, 0)
+
+    plain = next(buffers)
+    have = fill(source, plain, 0)
+    ahead, outcome = read_after(have)
+    while True:
+        following = outcome()
+        later = read_after(following)
+        yield memoryview(plain)[:have], not following
+        if not following:
+            return
+        plain, have, (ahead, outcome) = ahead, following, later
+
+
 def fill(source: Source, buffer: bytearray, have: int) -> int:
     """Reads until `buffer` is full or the stream ends; returns how much is in it."""
     view = memoryview(buffer)
@@ -166,7 +207,7 @@ def _emit(data: memoryview, target: Target, digest: Digest | None) -> None:
     write_all(target, data)
 
 
-def _aead(cipher: BodyCipher, key: bytes) -> AESGCM | ChaCha20Poly1305:
+def _aead(cipher: BodyCipher, key: bytes) -> Aead:
     return AESGCM(key) if cipher is BodyCipher.AES_256_GCM else ChaCha20Poly1305(key)
 
 
