@@ -31,6 +31,7 @@ from kmstool.limits import (
 )
 from kmstool.policy.parse import (
     Condition,
+    Effect,
     Policy,
     Principal,
     PrincipalKind,
@@ -101,28 +102,7 @@ class Image:
     pcrs: Mapping[int, bytes]
 
     def __post_init__(self) -> None:
-        for index in IMAGE_PCRS:
-            if index not in self.pcrs:
-                raise SettingError(
-                    f"the image has no PCR{index}",
-                    hint="PCR0 alone does not name an image: give PCR0, PCR1 and PCR2",
-                )
-        for index, value in self.pcrs.items():
-            if not 0 <= index < NSM_PCR_COUNT_MAX:
-                raise SettingError(
-                    f"there is no PCR{index}", hint=f"PCRs are 0..{NSM_PCR_COUNT_MAX - 1}"
-                )
-            if len(value) != NSM_PCR_LENGTH:
-                raise SettingError(
-                    f"PCR{index} has {len(value)} bytes",
-                    hint=f"a PCR has {NSM_PCR_LENGTH} bytes, {2 * NSM_PCR_LENGTH} hex digits",
-                )
-            if not any(value):
-                raise SettingError(
-                    f"PCR{index} is zero",
-                    hint="every enclave in debug mode attests zeros in PCR0-2, and a register that"
-                    " nothing was measured into names nothing",
-                )
+        check_registers(self.pcrs, needed=IMAGE_PCRS)
         object.__setattr__(self, "pcrs", MappingProxyType(dict(sorted(self.pcrs.items()))))
 
     def __hash__(self) -> int:
@@ -179,32 +159,13 @@ class LockedPolicy:
     @property
     def text(self) -> str:
         """The policy as canonical JSON: names sorted, no white space, ASCII."""
-        kind = KEY_KINDS[self.key_spec]
-        caller = {"kms:CallerAccount": self.account}
-        anybody = {"AWS": "*"}
-        statements = [
-            _allow(
-                f"Image{number}",
-                anybody,
-                kind.actions,
-                {
-                    "StringEquals": caller,
-                    "StringEqualsIgnoreCase": {
-                        f"kms:RecipientAttestation:PCR{index}": value.hex()
-                        for index, value in image.pcrs.items()
-                    },
-                },
+        return canonical_policy(
+            locked_statements(
+                account=self.account,
+                actions=KEY_KINDS[self.key_spec].actions,
+                images=[image.pcrs for image in self.images],
+                administrator=self.administrator,
             )
-            for number, image in enumerate(self.images, 1)
-        ]
-        statements.append(_allow("Look", anybody, LOOK_ACTIONS, {"StringEquals": caller}))
-        if self.administrator is not None:
-            who = {"AWS": self.administrator}
-            statements.append(_allow("Administrator", who, ADMINISTRATOR_ACTIONS, None))
-        return json.dumps(
-            {"Statement": statements, "Version": "2012-10-17"},
-            sort_keys=True,
-            separators=(",", ":"),
         )
 
     @property
@@ -280,20 +241,93 @@ def _check_administrator(text: str, account: str) -> None:
         )
 
 
-def _allow(
+# --- What `design.py` writes of it too ----------------------------------------------------------
+
+
+def check_registers(pcrs: Mapping[int, bytes], *, needed: Sequence[int]) -> None:
+    """Raises `SettingError` where a register is missing, does not exist, or names nothing."""
+    for index in needed:
+        if index not in pcrs:
+            raise SettingError(
+                f"the image has no PCR{index}",
+                hint="PCR0 alone does not name an image: give PCR0, PCR1 and PCR2",
+            )
+    for index, value in pcrs.items():
+        if not 0 <= index < NSM_PCR_COUNT_MAX:
+            raise SettingError(
+                f"there is no PCR{index}", hint=f"PCRs are 0..{NSM_PCR_COUNT_MAX - 1}"
+            )
+        if len(value) != NSM_PCR_LENGTH:
+            raise SettingError(
+                f"PCR{index} has {len(value)} bytes",
+                hint=f"a PCR has {NSM_PCR_LENGTH} bytes, {2 * NSM_PCR_LENGTH} hex digits",
+            )
+        if not any(value):
+            raise SettingError(
+                f"PCR{index} is zero",
+                hint="every enclave in debug mode attests zeros in PCR0-2, and a register that"
+                " nothing was measured into names nothing",
+            )
+
+
+def locked_statements(
+    *,
+    account: str,
+    actions: Sequence[str],
+    images: Sequence[Mapping[int, bytes]],
+    administrator: str | None,
+) -> list[dict[str, object]]:
+    """The statements of a locked key's policy, from values that were checked."""
+    caller = {"kms:CallerAccount": account}
+    anybody = {"AWS": "*"}
+    statements = [
+        statement(
+            f"Image{number}",
+            anybody,
+            actions,
+            {
+                "StringEquals": caller,
+                "StringEqualsIgnoreCase": {
+                    f"kms:RecipientAttestation:PCR{index}": value.hex()
+                    for index, value in pcrs.items()
+                },
+            },
+        )
+        for number, pcrs in enumerate(images, 1)
+    ]
+    statements.append(statement("Look", anybody, LOOK_ACTIONS, {"StringEquals": caller}))
+    if administrator is not None:
+        who = {"AWS": administrator}
+        statements.append(statement("Administrator", who, ADMINISTRATOR_ACTIONS, None))
+    return statements
+
+
+def statement(
     sid: str,
     principal: Mapping[str, str],
     actions: Sequence[str],
     condition: Mapping[str, object] | None,
+    *,
+    effect: Effect = Effect.ALLOW,
 ) -> dict[str, object]:
-    statement: dict[str, object] = {
+    """One statement about the key that the policy is of."""
+    made: dict[str, object] = {
         "Sid": sid,
-        "Effect": "Allow",
+        "Effect": str(effect),
         "Principal": principal,
         "Action": list(actions),
         "Resource": "*",
     }
-    return statement if condition is None else statement | {"Condition": condition}
+    return made if condition is None else made | {"Condition": condition}
+
+
+def canonical_policy(statements: Sequence[Mapping[str, object]]) -> str:
+    """A policy as canonical JSON: names sorted, no white space, ASCII."""
+    return json.dumps(
+        {"Statement": statements, "Version": "2012-10-17"},
+        sort_keys=True,
+        separators=(",", ":"),
+    )
 
 
 # --- Reading a policy back ----------------------------------------------------------------------
