@@ -7,20 +7,13 @@ allow is an argument. What it cannot know it refuses by name, never ignores (see
 docs/reference/policy-evaluation.md says what of IAM is evaluated.
 """
 
-import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
-from kmstool.errors import PolicyError, SettingError, printable
-from kmstool.policy.keys import (
-    ATTESTATION_PREFIX,
-    attestation_keys,
-    encryption_context_keys,
-    is_missing_when_absent,
-)
+from kmstool.errors import PolicyError, printable
+from kmstool.policy.keys import attestation_keys, encryption_context_keys
 from kmstool.policy.operators import glob_matches
 from kmstool.policy.parse import (
-    IDENTITY,
     Condition,
     Effect,
     Policy,
@@ -29,8 +22,11 @@ from kmstool.policy.parse import (
     Statement,
     parse_policy,
 )
-from kmstool.policy.printable import cut, shown
-from kmstool.policy.results import ConditionResult, Decision, StatementResult, nearest
+from kmstool.policy.printable import cut
+from kmstool.policy.reasons import allows, cannot_decide, denies, nothing_allows
+from kmstool.policy.request import Request
+from kmstool.policy.results import ConditionResult, Decision, StatementResult
+from kmstool.policy.variables import CannotExpandError, expand_all
 from kmstool.policy.wording import condition_sentence, undefined_sentence, unknown_sentence
 
 __all__ = [
@@ -47,68 +43,6 @@ __all__ = [
 ]
 
 IdentityAllows = Callable[[str], bool] | Collection[str]
-
-_KEY = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
-_ACTION = re.compile(r"[a-z0-9-]+:[A-Za-z0-9]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What somebody asks of a key.
-
-    Attributes:
-        action: `kms:Decrypt` and so on.
-        principal: the ARN of a role, a user, or an account's root user.
-        resource: the key's full ARN.
-        context: condition keys and their values; names are made lower case. Whoever builds a
-            request fills in the keys that `keys.py` lists wherever KMS would, since their absence
-            counts as missing. Others may be given too: an empty tuple says "known to be missing".
-            aws:PrincipalArn, aws:PrincipalAccount and kms:CallerAccount come from `principal`.
-        session: the STS ARN of the role's session, where it is known.
-
-    Raises:
-        SettingError: an action, principal or resource of another form.
-    """
-
-    action: str
-    principal: str
-    resource: str
-    context: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    session: str | None = None
-
-    def __post_init__(self) -> None:
-        if not _ACTION.fullmatch(self.action):
-            raise SettingError(f"{shown(self.action)} is not an action such as kms:Decrypt")
-        if not IDENTITY.fullmatch(self.principal):
-            raise SettingError(
-                f"{shown(self.principal)} is not the ARN of a role or user",
-                hint="a role is named by its own ARN (arn:aws:iam::ACCOUNT:role/NAME), not by that"
-                " of a session (arn:aws:sts::…:assumed-role/…)",
-            )
-        if not _KEY.fullmatch(self.resource):
-            raise SettingError(f"{shown(self.resource)} is not the ARN of a key")
-        values: dict[str, tuple[str, ...]] = {}
-        for name, given in self.context.items():
-            values[name.lower()] = values.get(name.lower(), ()) + tuple(given)
-        values["aws:principalarn"] = (self.principal,)
-        values["aws:principalaccount"] = values["kms:calleraccount"] = (self.account_id,)
-        object.__setattr__(self, "context", values)
-
-    @property
-    def account_id(self) -> str:
-        """The caller's account."""
-        return self.principal.split(":")[4]
-
-    @property
-    def key_account_id(self) -> str:
-        return self.resource.split(":")[4]
-
-    @property
-    def attested(self) -> bool:
-        """Whether it carries an attestation document that KMS accepted."""
-        return any(
-            name.startswith(ATTESTATION_PREFIX) and values for name, values in self.context.items()
-        )
 
 
 def evaluate(
@@ -129,21 +63,21 @@ def evaluate(
     results = tuple(_statement(s, request, identity=identity) for s in policy.statements)
     for one in results:
         if one.matched and one.effect is Effect.DENY:
-            return Decision(allowed=False, reason=_denies(one), statements=results, decided_by=one)
+            return Decision(allowed=False, reason=denies(one), statements=results, decided_by=one)
     for one in results:
         if one.undecided:
             return Decision(
-                allowed=False, reason=_undecided(one), statements=results, decided_by=one
+                allowed=False, reason=cannot_decide(one), statements=results, decided_by=one
             )
     for one in results:
         if one.matched:
             return Decision(
                 allowed=True,
-                reason=_allows(one, request),
+                reason=allows(one, request),
                 statements=results,
                 decided_by=one,
             )
-    return Decision(allowed=False, reason=_nothing_allows(results, request), statements=results)
+    return Decision(allowed=False, reason=nothing_allows(results, request), statements=results)
 
 
 def _identity_allows(given: IdentityAllows, action: str) -> bool:
@@ -176,11 +110,13 @@ def _statement(statement: Statement, request: Request, *, identity: bool) -> Sta
     possible = (
         (principal.matched or principal.undecided)
         and action.matched
-        and resource.matched
+        and (resource.matched or resource.undecided)
         and all(one.matched or one.undecided for one in conditions)
         and not refused
     )
-    undecided = principal.undecided or any(one.undecided for one in conditions)
+    undecided = (
+        principal.undecided or resource.undecided or any(one.undecided for one in conditions)
+    )
     return StatementResult(
         sid=statement.sid,
         index=statement.index,
@@ -193,6 +129,7 @@ def _statement(statement: Statement, request: Request, *, identity: bool) -> Sta
         resource_matched=resource.matched,
         conditions=conditions,
         delegated=principal.delegated,
+        left_to_iam=refused,
         principal_reason=principal.reason,
         action_reason=action.reason,
         resource_reason=resource.reason,
@@ -292,7 +229,13 @@ def _action_matches(patterns: Collection[str], action: str) -> bool:
 def _resource(statement: Statement, request: Request) -> _Match:
     if statement.resources is None:
         return _Match(matched=False, reason="it has no Resource, so it applies to no key")
-    among = any(glob_matches(pattern, request.resource) for pattern in statement.resources)
+    resources: Sequence[str] = statement.resources
+    if statement.has_variables:
+        try:
+            resources = expand_all(resources, request, pattern=True)
+        except CannotExpandError as error:
+            return _Match(matched=False, reason=str(error), undecided=True)
+    among = any(glob_matches(pattern, request.resource) for pattern in resources)
     patterns = printable(cut(" ".join(statement.resources)))
     return _Match(
         matched=among is not statement.not_resource,
@@ -304,14 +247,21 @@ def _resource(statement: Statement, request: Request) -> _Match:
 def _condition(condition: Condition, statement: Statement, request: Request) -> ConditionResult:
     key = condition.key.lower()
     values = request.context.get(key, ())
-    holds: bool | None = None
-    if key not in request.context and not is_missing_when_absent(key):
-        reason = unknown_sentence(condition.key)
-    elif (holds := condition.operator.holds(condition.values, values)) is None:
-        reason = undefined_sentence(condition, values)
+    holds, reason = None, ""
+    try:
+        wanted = _wanted(condition, request)
+    except CannotExpandError as error:
+        reason = str(error)
     else:
-        denies = statement.effect is Effect.DENY
-        reason = condition_sentence(condition, values, denies=denies, attested=request.attested)
+        if key not in request.context and (why := request.why_unknown(key)):
+            reason = unknown_sentence(condition.key, why)
+        elif (holds := condition.operator.holds(wanted, values)) is None:
+            reason = undefined_sentence(condition, values)
+        else:
+            denies_it = statement.effect is Effect.DENY
+            reason = condition_sentence(
+                condition, values, denies=denies_it, attested=request.attested
+            )
     return ConditionResult(
         operator=str(condition.operator),
         key=condition.key,
@@ -323,53 +273,7 @@ def _condition(condition: Condition, statement: Statement, request: Request) -> 
     )
 
 
-# --- One sentence for a person -----------------------------------------------------------------
-
-
-def _denies(one: StatementResult) -> str:
-    why = f": {one.conditions[0].reason}" if one.conditions else ", without any condition"
-    return f"{one.name} denies it{why}"
-
-
-def _undecided(one: StatementResult) -> str:
-    reasons = [condition.reason for condition in one.conditions if condition.undecided]
-    reason = reasons[0] if reasons else one.principal_reason
-    return f"{one.name} cannot be decided, so the request is refused: {reason}"
-
-
-def _allows(one: StatementResult, request: Request) -> str:
-    if one.delegated:
-        return (
-            f"{one.name} leaves it to the IAM policies of account {request.account_id},"
-            f" and those allow {request.action}"
-        )
-    return f"{one.name} allows {request.action} to {request.principal}"
-
-
-def _nothing_allows(results: tuple[StatementResult, ...], request: Request) -> str:
-    best = nearest(results)
-    if best is None:
-        return "no statement allows anything"
-    if not best.applies:
-        return _not_named(results, request)
-    if failed := best.unmatched_conditions:
-        more = len(failed) - 1
-        also = f" ({more} more condition{'s' if more > 1 else ''} did not hold)" if more else ""
-        return f"{best.name} would allow it, but {failed[0].reason}{also}"
-    return (
-        f"{best.name} leaves it to the IAM policies of account {request.account_id},"
-        f" and those do not allow {request.action}"
-    )
-
-
-def _not_named(results: tuple[StatementResult, ...], request: Request) -> str:
-    """No Allow has principal, action and resource right."""
-    mine = [one for one in results if one.effect is Effect.ALLOW and one.principal_matched]
-    if miss := next((one for one in mine if one.action_matched), None):
-        return f"{miss.name} would allow it, but {miss.resource_reason}"
-    if any(not one.delegated for one in mine):
-        return f"no statement that names {request.principal} names the action {request.action}"
-    also = ""
-    if mine:
-        also = f", and none that names its account names the action {request.action}"
-    return f"no statement names the principal {request.principal}{also}"
+def _wanted(condition: Condition, request: Request) -> Sequence[str]:
+    if not condition.has_variables:
+        return condition.values
+    return expand_all(condition.values, request, pattern=condition.operator.has_wildcards)

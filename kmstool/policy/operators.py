@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from kmstool.errors import PolicyError
@@ -43,6 +44,16 @@ class Operator:
     @property
     def negated(self) -> bool:
         return "Not" in self.base
+
+    @property
+    def has_wildcards(self) -> bool:
+        """Whether `*` and `?` in a policy value are wildcards."""
+        return "Like" in self.base or self.base.startswith("Arn")
+
+    @property
+    def takes_variables(self) -> bool:
+        """Whether IAM replaces policy variables in its values: string and ARN operators only."""
+        return self.base.startswith(("String", "Arn"))
 
     def __str__(self) -> str:
         prefix = f"{self.quantifier}:" if self.quantifier else ""
@@ -111,15 +122,27 @@ def parse_operator(text: str) -> Operator:
     return operator
 
 
+# In a pattern these stand for a star and a question mark that are no wildcards. Policies hold no
+# such characters (PolicyType of KMS' service model); policy variables put them there.
+LITERAL_ANY: Final = "\ue000"
+LITERAL_ONE: Final = "\ue001"
+
+
 def glob_matches(pattern: str, text: str) -> bool:
     """`*` is any run of characters, `?` is one; case-sensitive, and no pattern takes long."""
+    return _glob(pattern).fullmatch(text) is not None
+
+
+@lru_cache(maxsize=512)  # the same few policies are asked again and again
+def _glob(pattern: str) -> re.Pattern[str]:
     pieces = [re.escape(piece).replace(r"\?", ".") for piece in pattern.split("*")]
+    pieces = [p.replace(LITERAL_ANY, r"\*").replace(LITERAL_ONE, r"\?") for p in pieces]
     if len(pieces) == 1:
-        return re.fullmatch(pieces[0], text, re.DOTALL) is not None
+        return re.compile(pieces[0], re.DOTALL)
     # Each inner piece is taken at its first place and never reconsidered (atomic group): for globs
     # that is exact, and it cannot backtrack through the stars.
     inner = "".join(f"(?>.*?{piece})" for piece in pieces[1:-1] if piece)
-    return re.fullmatch(f"{pieces[0]}{inner}.*{pieces[-1]}", text, re.DOTALL) is not None
+    return re.compile(f"{pieces[0]}{inner}.*{pieces[-1]}", re.DOTALL)
 
 
 # --- Kinds of values: each compares (policy value, request value) and raises ValueError ---------

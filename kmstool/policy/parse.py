@@ -2,7 +2,7 @@
 
 Grammar: IAM User Guide, "Grammar of the IAM JSON policy language", as KMS takes it for keys ("Key
 policies in AWS KMS"). Refused by name: elements, operators and principals that this reader does
-not know, names that occur twice, policy variables. It never evaluates: see `evaluate.py`.
+not know, names that occur twice. It never evaluates: see `evaluate.py`.
 """
 
 import json
@@ -16,6 +16,7 @@ from kmstool.errors import PolicyError
 from kmstool.limits import POLICY_MAX
 from kmstool.policy.operators import Operator, parse_operator
 from kmstool.policy.printable import shown
+from kmstool.policy.variables import check_variables, placeholder
 
 
 class Effect(StrEnum):
@@ -45,11 +46,16 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition: an operator, one key as the policy writes it, one or more values."""
+    """One condition: an operator, one key as the policy writes it, one or more values.
+
+    Attributes:
+        has_variables: a value holds a policy variable (`variables.py`).
+    """
 
     operator: Operator
     key: str
     values: tuple[str, ...]
+    has_variables: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +77,7 @@ class Statement:
     resources: tuple[str, ...] | None
     not_resource: bool
     conditions: tuple[Condition, ...]
+    has_variables: bool = False
 
     @property
     def name(self) -> str:
@@ -120,7 +127,8 @@ def parse_policy(text: str) -> Policy:
     )
 
 
-VERSIONS: Final = ("2012-10-17", "2008-10-17")
+NEWER: Final = "2012-10-17"  # in the older language "${" is plain text
+VERSIONS: Final = (NEWER, "2008-10-17")
 
 # PolicyType of KMS' service model.
 _STRANGE = re.compile("[^\t\n\r\u0020-\u00ff]")
@@ -195,6 +203,7 @@ def _statement(raw: object, index: int, version: str) -> Statement:
     if effect not in tuple(Effect):
         raise PolicyError(f'{what} has an Effect that is neither "Allow" nor "Deny"')
     try:
+        resources = _patterns(members, "Resource", check_variables if version == NEWER else _any)
         return Statement(
             sid=sid,
             index=index,
@@ -203,9 +212,10 @@ def _statement(raw: object, index: int, version: str) -> Statement:
             not_principal="NotPrincipal" in members,
             actions=_patterns(members, "Action", _check_action),
             not_action="NotAction" in members,
-            resources=_patterns(members, "Resource", _no_variable(version)),
+            resources=resources,
             not_resource="NotResource" in members,
-            conditions=_conditions(members.get("Condition", {}), _no_variable(version)),
+            conditions=_conditions(members.get("Condition", {}), version),
+            has_variables=version == NEWER and any("${" in one for one in resources or ()),
         )
     except PolicyError as error:
         raise PolicyError(f"{what}: {error}", hint=error.hint) from None
@@ -278,15 +288,8 @@ def _check_action(pattern: str) -> None:
         )
 
 
-def _no_variable(version: str) -> Callable[[str], None]:
-    def check(value: str) -> None:
-        if version == VERSIONS[0] and "${" in value:
-            raise PolicyError(
-                f"the value {shown(value)} holds a policy variable, and those are not evaluated",
-                hint="write the value out",
-            )
-
-    return check
+def _any(_pattern: str) -> None:
+    """Every pattern will do."""
 
 
 def _strings(members: dict[str, object], name: str) -> tuple[str, ...]:
@@ -299,7 +302,7 @@ def _strings(members: dict[str, object], name: str) -> tuple[str, ...]:
     return texts
 
 
-def _conditions(raw: object, check: Callable[[str], None]) -> tuple[Condition, ...]:
+def _conditions(raw: object, version: str) -> tuple[Condition, ...]:
     found = []
     for name, block in _object(raw, "Condition").items():
         operator = parse_operator(name)
@@ -311,10 +314,15 @@ def _conditions(raw: object, check: Callable[[str], None]) -> tuple[Condition, .
                 raise PolicyError(f"{operator} names {shown(key)} twice")
             seen.add(key.lower())
             values = _condition_values(value, operator, key)
+            has_variables = version == NEWER and any("${" in text for text in values)
             for text in values:
-                check(text)
-                operator.check_policy_value(text)
-            found.append(Condition(operator, key, values))
+                form: str | None = text
+                if has_variables and operator.takes_variables:
+                    check_variables(text)
+                    form = placeholder(text)
+                if form is not None:
+                    operator.check_policy_value(form)
+            found.append(Condition(operator, key, values, has_variables))
     return tuple(found)
 
 

@@ -41,6 +41,7 @@ class StatementResult:
         delegated: it is an Allow that leaves the decision to the caller's own IAM policies (an
             account as principal, or a caller from another account); `matched` is then True only if
             those allow the action too.
+        left_to_iam: it is delegated, and the caller's IAM policies do not allow the action.
         undecided: it may have its effect or not, and the evaluator cannot know.
         principal_reason, action_reason, resource_reason: what was compared with what.
     """
@@ -55,6 +56,7 @@ class StatementResult:
     resource_matched: bool
     conditions: tuple[ConditionResult, ...]
     delegated: bool = False
+    left_to_iam: bool = False
     undecided: bool = False
     principal_reason: str = ""
     action_reason: str = ""
@@ -106,17 +108,26 @@ class Decision:
 
     def explain(self) -> list[str]:
         """The reason, then every statement: what decided first, then the nearest misses."""
-        ranked = sorted(self.statements, key=lambda s: (s is not self.decided_by, *distance(s)))
         verdict = "allowed" if self.allowed else "denied"
-        return [f"{verdict}: {self.reason}"] + [line for one in ranked for line in one.lines()]
+        lines = [line for one in self.ranked() for line in one.lines()]
+        return [f"{verdict}: {self.reason}", *lines]
+
+    def ranked(self) -> list[StatementResult]:
+        """The statement that decided, the Allows with the nearest miss first, then the Denys."""
+        return sorted(self.statements, key=lambda s: (s is not self.decided_by, *distance(s)))
 
 
-def distance(statement: StatementResult) -> tuple[bool, int, int, int]:
-    """How far a statement is from allowing: sorts Allows before Denys, nearest first."""
+def distance(statement: StatementResult) -> tuple[bool, int, bool, int, int]:
+    """How far a statement is from allowing: sorts Allows before Denys, nearest first.
+
+    Of two whose elements fit, one that names the caller is nearer than one that leaves it to IAM
+    policies: who wrote it had this caller in mind.
+    """
     misses = (statement.principal_matched, statement.action_matched, statement.resource_matched)
     return (
         statement.effect is Effect.DENY,
         misses.count(False),
+        statement.left_to_iam,
         len(statement.unmatched_conditions),
         statement.index,
     )

@@ -44,8 +44,9 @@ def condition_sentence(
     return f"{_name(key)} is {had}, and {verb} {wanted}"
 
 
-def unknown_sentence(key: str) -> str:
-    return f"{_name(key)} is a condition key that this evaluator has no value for"
+def unknown_sentence(key: str, why: str) -> str:
+    """`why` is `Request.why_unknown`, and follows the key's name."""
+    return f"{_name(key)} {why}"
 
 
 def undefined_sentence(condition: Condition, request_values: Sequence[str]) -> str:
