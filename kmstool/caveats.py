@@ -76,6 +76,26 @@ NOTHING_EXPECTED = Caveat(
     "nothing-expected",
     "no PCR was expected, so the document says only that some enclave made it: anyone can run one",
 )
+PCR0_ALONE = Caveat(
+    "pcr0-alone",
+    "the policy names PCR0 alone, which hashes kernel, command line and ramdisks without their"
+    " lengths: bytes may move between them, so another image can have the same PCR0",
+)
+NOT_LOCKED = Caveat(
+    "not-locked",
+    "the key is not locked: whoever the account's IAM policies give kms:PutKeyPolicy to can let"
+    " anybody in",
+)
+MIXED_IMAGES = Caveat(
+    "mixed-images",
+    "a Deny for each PCR knows no images: an enclave with PCR0 of one image and PCR1 and PCR2 of"
+    " another is not stopped by it, if an IAM policy lets it in",
+)
+OUTSIDERS_MAY_SEAL = Caveat(
+    "outsiders-may-seal",
+    "anybody of the account may encrypt under the key without an attestation, so what the enclave"
+    " decrypts says nothing of who wrote it",
+)
 
 CATALOGUE: dict[str, Caveat] = {
     caveat.code: caveat
@@ -92,6 +112,10 @@ CATALOGUE: dict[str, Caveat] = {
         UNKNOWN_SEALER,
         UNVERIFIED_RECIPIENT,
         NOTHING_EXPECTED,
+        PCR0_ALONE,
+        NOT_LOCKED,
+        MIXED_IMAGES,
+        OUTSIDERS_MAY_SEAL,
     )
 }
 
