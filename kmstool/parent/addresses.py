@@ -1,0 +1,68 @@
+"""What may be listened on for what, and which two addresses cannot be listened on at once. Pure."""
+
+import ipaddress
+import posixpath
+from typing import Final
+
+from kmstool.endpoint import VSOCK_CID_ANY, Address, TcpAddress, UnixAddress, VsockAddress
+from kmstool.errors import SettingError
+
+_WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
+
+
+def is_loopback(address: TcpAddress) -> bool:
+    """Whether only this machine can connect there; of names only `localhost` is known to."""
+    if address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_metrics_address(address: Address) -> Address:
+    """The same address, where metrics may be served.
+
+    Raises:
+        SettingError: it is a vsock, which enclaves could read, or a TCP address of a network.
+    """
+    if isinstance(address, VsockAddress):
+        raise SettingError(
+            f"metrics are not served at {address}: they are for the parent, not for enclaves",
+            hint="use unix:PATH, or a tcp:// address of loopback, such as tcp://127.0.0.1:9100",
+        )
+    if isinstance(address, TcpAddress) and not is_loopback(address):
+        raise SettingError(
+            f"metrics are not served at {address}: the network could read them",
+            hint="use tcp://127.0.0.1:PORT or unix:PATH, and a scraper on this machine",
+        )
+    return address
+
+
+def check_credentials_address(address: Address) -> Address:
+    """The same address, where credentials may be served.
+
+    Raises:
+        SettingError: it is a TCP address of a network: whoever connects would get them.
+    """
+    if isinstance(address, TcpAddress) and not is_loopback(address):
+        raise SettingError(
+            f"credentials are not served at {address}: the network could take them",
+            hint="use vsock://:8002; for tests unix:PATH or tcp://127.0.0.1:PORT",
+        )
+    return address
+
+
+def collide(one: Address, other: Address) -> bool:
+    """Whether the second of two listeners would find its address taken."""
+    match one, other:
+        case VsockAddress(), VsockAddress():
+            any_cid = VSOCK_CID_ANY in (one.cid, other.cid)
+            return one.port == other.port and (any_cid or one.cid == other.cid)
+        case TcpAddress(), TcpAddress():
+            any_host = bool(_WILDCARDS & {one.host, other.host})
+            return one.port == other.port and (any_host or one.host == other.host)
+        case UnixAddress(), UnixAddress():
+            return posixpath.normpath(one.path) == posixpath.normpath(other.path)
+        case _:
+            return False
