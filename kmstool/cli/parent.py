@@ -11,6 +11,12 @@ from kmstool.cli.lazy import Entry, LazyGroup
 
 COMMANDS: tuple[Entry, ...] = (
     Entry(
+        "credentials",
+        "kmstool.cli.parent_credentials",
+        "credentials",
+        "Hand short-lived credentials to enclaves.",
+    ),
+    Entry(
         "relay",
         "kmstool.cli.parent_relay",
         "relay",

@@ -58,7 +58,7 @@ def session_policy_for(keys: Collection[KeyArn]) -> str:
         raise SettingError(
             f"{len(keys)} keys make a session policy of {len(text)} characters, and AWS takes"
             f" {limits.SESSION_POLICY_MAX}",
-            hint="run one service for each group of keys, or write a --session-policy with patterns",
+            hint="write a --session-policy with patterns, or run one service for some of the keys",
         )
     return text
 
