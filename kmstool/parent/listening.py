@@ -1,9 +1,10 @@
 """A service of the parent instance: one frame in, one frame out, on a bounded number of threads.
 
 Enclaves are clients that may be faulty or taken over, so everything about a connection is bounded:
-its number, its request, its time; one that sends nothing delays nobody. Which CIDs may ask is a
-limit and no authentication: a CID is a number that the next enclave gets again, and every process
-in an enclave has the same. Sees frames only; what they mean is the handler's matter.
+its number (in all, and of one enclave), its request, its time; one that sends nothing delays
+nobody. Which CIDs may ask is a limit and no authentication: a CID is a number that the next enclave
+gets again, and every process in an enclave has the same. Sees frames only; what they mean is the
+handler's matter.
 """
 
 import contextlib
@@ -123,17 +124,27 @@ class Service:
         name = self._name(peer)
         if self._allowed_cids and peer[0] not in self._allowed_cids:
             self._turn_away(connection, name, REFUSED, "this CID may not ask")
-            return
+        elif full := self._start(connection, name):
+            self._turn_away(connection, name, NOT_AVAILABLE, full)
+
+    def _start(self, connection: socket.socket, name: str) -> str | None:
+        """Serves a connection in a thread, or says why there is none for it."""
+        thread = threading.Thread(
+            target=self._serve, args=(connection, name), name=name, daemon=True
+        )
         with self._lock:
-            full = len(self._connections) >= limits.PARENT_CONNECTIONS_MAX
-            if not full:
-                thread = threading.Thread(
-                    target=self._serve, args=(connection, name), name=name, daemon=True
-                )
-                self._connections[connection] = thread
+            if len(self._connections) >= limits.PARENT_CONNECTIONS_MAX:
+                return "too many connections at once"
+            if isinstance(self._address, VsockAddress):
+                same = sum(other.name == name for other in self._connections.values())
+                if same >= limits.PARENT_CONNECTIONS_PER_CID_MAX:
+                    return "too many connections of this CID at once"
+            try:
                 thread.start()
-        if full:
-            self._turn_away(connection, name, NOT_AVAILABLE, "too many connections at once")
+            except RuntimeError:  # a limit of the process or of the machine, which may pass
+                return "the parent has no thread left"
+            self._connections[connection] = thread
+        return None
 
     def _turn_away(self, connection: socket.socket, name: str, code: str, reason: str) -> None:
         """Says why at once, without a thread: whoever waits in silence learns nothing."""
