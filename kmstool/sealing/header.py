@@ -34,6 +34,8 @@ _DEPTH = 4  # header, list of recipients, recipient, encryption context
 _BODY, _SALT, _RECIPIENTS, _LABEL, _COUNTER, _SIGNER = range(1, 7)
 _KIND, _ARN, _WRAPPED, _KEM, _PUBLIC_KEY, _ENC, _BLOB, _CONTEXT = range(1, 9)
 _HPKE, _DATA_KEY = 1, 2
+_NO_KEY = "a key that is not an integer from -24 to 23"
+_NOT_DETERMINISTIC = "the header is not in the deterministic encoding of CBOR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +146,14 @@ def parse_header(data: bytes) -> Header:
     Raises:
         SealedFileError: malformed, in another encoding, or with something critical and unknown.
     """
+    _check_keys(data)
     try:
         item = decode(data, max_depth=_DEPTH)
         same = cbor2.dumps(item, canonical=True) == data
     except (CborError, cbor2.CBOREncodeError, ValueError, TypeError) as error:
         raise SealedFileError(f"the header is not the CBOR that it must be: {error}") from None
     if not same:
-        raise SealedFileError("the header is not in the deterministic encoding of CBOR")
+        raise SealedFileError(_NOT_DETERMINISTIC)
     fields = _Fields(item, "the header", {_BODY, _SALT, _RECIPIENTS, _LABEL, _COUNTER, _SIGNER})
     entries = fields.required(_RECIPIENTS, list)
     if not 1 <= len(entries) <= limits.SEALED_RECIPIENTS_MAX:
@@ -203,6 +206,35 @@ def build_header(header: Header) -> bytes:
     except SealedFileError as error:
         raise SettingError(f"such a file cannot be sealed: {error}", hint=error.hint) from None
     return data
+
+
+def _check_keys(data: bytes) -> None:
+    """Refuses map keys that are neither small integers nor text, before anyone hashes them.
+
+    Python's hash of an array has no secret: thousands of keys with one hash would cost a second.
+    This reads definite lengths and no tags, which is all that a header may have, and leaves
+    everything else that can be wrong with it to cbor2.
+    """
+    position = 0
+    around: list[tuple[int, bool]] = []  # arrays and maps before their end: items left, a map?
+    while position < len(data):
+        major, count = divmod(data[position], 32)
+        if count > 27 or major == 6:
+            raise SealedFileError(_NOT_DETERMINISTIC)
+        left, in_map = around.pop() if around else (1, False)
+        if in_map and left % 2 == 0 and not (major == 3 or (major < 2 and count < 24)):
+            raise SealedFileError(f"the header has {_NO_KEY}, nor text")
+        if left > 1:
+            around.append((left - 1, in_map))
+        position += 1
+        if count > 23:
+            width = 1 << count - 24
+            count = int.from_bytes(data[position : position + width], "big")
+            position += width
+        if major in (2, 3):
+            position += count
+        elif major in (4, 5) and count:
+            around.append((count * (major - 3), major == 5))
 
 
 def _entry_fields(entry: Entry) -> dict[int, Any]:
@@ -275,9 +307,8 @@ class _Fields:
         if not isinstance(item, dict):
             raise SealedFileError(f"{what} is not a map")
         for key, value in item.items():
-            # True equals 1 and 1.0 does too, hence the types.
-            if type(key) is not int or not -24 <= key <= 23:
-                raise SealedFileError(f"{what} has a key that is not an integer from -24 to 23")
+            if isinstance(key, str):
+                raise SealedFileError(f"{what} has {_NO_KEY}")
             if key >= 0 and key not in known:
                 raise SealedFileError(
                     f"{what} has the field {key}, which is critical and unknown here",

@@ -5,17 +5,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import cbor2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.key_holders import data_key_pair, hpke_pair
 from support.sealed_files import GOOD, HEADER, SealedFile, cbor
 
 from kmstool import limits
+from kmstool.cbor import decode
 from kmstool.errors import InputError, SealedFileError, SettingError
 from kmstool.sealing.format import BodyCipher
 from kmstool.sealing.header import (
     DataKeyEntry,
     Header,
     HpkeEntry,
+    _check_keys,
     build_header,
     parse_header,
     read_head,
@@ -162,3 +167,73 @@ def test_a_header_that_is_too_long_is_not_written() -> None:
     entry = replace(DAVE, encryption_context={"a": "x" * 8000})
     with pytest.raises(SettingError, match="the header would have"):
         build_header(replace(HEADERS[0], recipients=(entry,) * 9))
+
+
+# --- Work before anything is authenticated -----------------------------------------------------
+
+
+def with_keys(keys: list[bytes], *, around: bytes = b"") -> bytes:
+    """A map of these encoded keys, which cbor2 would make a dict of, behind some item."""
+    pairs = b"".join(key + b"\x00" for key in keys)
+    return around + b"\xb9" + len(keys).to_bytes(2, "big") + pairs
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        b"",
+        b"\x82\x00",
+        b"\xa2\x01\x02\x03",
+        b"\xa2\x01\x42\xa0\xa0\x03\x81",
+        b"\xa2\x01\xfa\x00\x00\x00\x00\x03",
+        b"\xa2\x38\x18\x00\x03",
+        b"\xbf\x01",  # these are refused for themselves: what stands in them is not counted right
+        b"\xa2\x01\x5f\x41\x00\xff\x03",
+        b"\xc2",
+        b"\xa1\x01\xd8\x2a\x82\x00",
+    ],
+    ids=bytes.hex,
+)
+@pytest.mark.parametrize("key", [b"\x82\x00\x00", b"\xa0", b"\x80", b"\x41x", b"\x18\x18", b"\xf5"])
+def test_no_key_is_hashed_that_an_attacker_can_choose_the_hash_of(
+    monkeypatch: pytest.MonkeyPatch, around: bytes, key: bytes
+) -> None:
+    """4,000 arrays with one hash would be 8,000,000 comparisons: a second, before any check."""
+    calls: list[bytes] = []
+
+    def counting(data: bytes, *, max_depth: int) -> Any:
+        calls.append(data)
+        return decode(data, max_depth=max_depth)
+
+    monkeypatch.setattr("kmstool.sealing.header.decode", counting)
+    with pytest.raises(SealedFileError):
+        parse_header(with_keys([key], around=around))
+    assert not calls
+    with pytest.raises(SealedFileError):
+        parse_header(with_keys([b"\x01"]))
+    assert calls
+
+
+@given(st.binary(max_size=40))
+def test_what_the_walk_over_the_keys_makes_of_any_bytes(data: bytes) -> None:
+    with pytest.raises(SealedFileError):
+        parse_header(data)
+
+
+@given(
+    st.recursive(
+        st.integers(-24, 2**64 - 1)
+        | st.binary(max_size=300)
+        | st.text(max_size=30)
+        | st.booleans(),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.text(max_size=5) | st.integers(-24, 23), inner, max_size=30)
+        ),
+        max_leaves=40,
+    )
+)
+def test_the_walk_over_the_keys_counts_as_cbor2_does(item: Any) -> None:
+    _check_keys(cbor2.dumps(item))
+    with pytest.raises(SealedFileError, match="a key that is not an integer from -24 to 23, nor"):
+        _check_keys(cbor2.dumps([item, {24: item}]))
