@@ -337,7 +337,7 @@ def canonical_policy(statements: Sequence[Mapping[str, object]]) -> str:
 def _image(statement: Statement) -> Image | None:
     pcrs: dict[int, bytes] = {}
     for condition in statement.conditions:
-        match = _PCR_KEY.fullmatch(condition.key.lower())
+        match = _PCR_KEY.fullmatch(_folded(condition.key))
         if match and len(condition.values) == 1 and _HEX.fullmatch(condition.values[0]):
             pcrs[int(match[1])] = bytes.fromhex(condition.values[0])
     return Image(pcrs) if pcrs else None
@@ -346,7 +346,7 @@ def _image(statement: Statement) -> Image | None:
 def _the_account(policy: Policy) -> str:
     for statement in policy.statements:
         for condition in statement.conditions:
-            if condition.key.lower() == "kms:calleraccount":
+            if _folded(condition.key) == "kms:calleraccount":
                 return condition.values[0]
     return ""
 
@@ -381,4 +381,9 @@ def _condition(condition: Condition) -> tuple[str, str, frozenset[str]]:
     values = condition.values
     if str(condition.operator) == "StringEqualsIgnoreCase":
         values = tuple(value.lower() for value in values)
-    return (str(condition.operator), condition.key.lower(), frozenset(values))
+    return (str(condition.operator), _folded(condition.key), frozenset(values))
+
+
+def _folded(key: str) -> str:
+    """Condition keys have no letter case; only ASCII does, since `lower` makes a k of U+212A."""
+    return key.lower() if key.isascii() else key

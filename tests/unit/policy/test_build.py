@@ -350,6 +350,13 @@ OTHER: dict[str, Bend] = {
     "an image twice": lambda p: p["Statement"].append(image_statement(IMAGE, 9, "SYMMETRIC")),
     "the older language": lambda p: p.update(Version="2008-10-17"),
     "no effect": lambda p: statement(p).update(Effect="Deny"),
+    # Python makes a k of the Kelvin sign; to KMS it is the key of nothing.
+    "a PCR's name that only looks so": lambda p: pcr_values(p).update(
+        {"\u212ams:RecipientAttestation:PCR0": pcr_values(p).pop("kms:RecipientAttestation:PCR0")}
+    ),
+    "an account's name that only looks so": lambda p: statement(p, 2)["Condition"].update(
+        StringEquals={"\u212ams:CallerAccount": ACCOUNT}
+    ),
 }  # fmt: skip
 
 
