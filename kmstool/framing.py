@@ -213,7 +213,7 @@ def parse_relay_answer(
     if isinstance(answer, dict):
         return answer, None
     error = message.get("KmsError")
-    if not isinstance(error, dict) or type(error.get("Status")) is not int:
+    if not isinstance(error, dict) or not _is_status(error.get("Status")):
         raise UntrustedAnswerError("the relay's answer holds neither KMS' answer nor its error")
     # Whatever the other members are, `parse_error` reads only strings of a certain form.
     body = json.dumps({"__type": error.get("Code"), "message": error.get("Message")})
@@ -236,6 +236,11 @@ def _relay_error(message: Mapping[str, object]) -> TransportError | UntrustedAns
 def _is_version(value: object) -> bool:
     # True == 1 and 1.0 == 1 in Python; neither is the number 1 of JSON as it was meant.
     return type(value) is int and value == VERSION
+
+
+def _is_status(value: object) -> bool:
+    """Of HTTP (RFC 9110, section 15), or 0 where the relay did not see one."""
+    return type(value) is int and 0 <= value <= 999
 
 
 def _read_refusal(message: Mapping[str, object]) -> tuple[str, str] | None:
