@@ -6,23 +6,28 @@ way. systemd is told, where it asked (`kmstool/parent/notify.py`).
 """
 
 import json
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
 from kmstool.cli import console
 from kmstool.cli.exit_codes import ExitCode
 
+if TYPE_CHECKING:
+    from kmstool.parent.notify import Notifier
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 Report = Callable[[str], None]
 
+_ALIVE_SECONDS: Final = 5.0  # between two looks at the service's threads
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 listen_option: Final = click.option(
@@ -68,7 +73,8 @@ def serve_until_signal(
     *,
     ready: Iterable[str] = (),
     report: Report = console.note,
-    reload: Callable[[T], None] | None = None,
+    reload: Callable[[T], str | None] | None = None,
+    alive: Callable[[T], bool] | None = None,
 ) -> NoReturn:
     """Starts a service, runs it until a signal, ends it, and leaves with the signal's exit code.
 
@@ -77,8 +83,13 @@ def serve_until_signal(
             back, so that its threads inherit that and every signal arrives here.
         ready: lines that say what it listens on, written once it does.
         reload: called with the service on SIGHUP, which otherwise ends it. What it cannot apply it
-            reports itself; what it raises ends the service.
+            reports itself, and may give as a status for systemd; what it raises ends the service.
+        alive: asked every few seconds; False ends the service as a bug, since a process that
+            serves nobody had better be started anew.
     """
+    from kmstool.parent.notify import Notifier  # noqa: PLC0415 - not for --help
+
+    notifier = Notifier()
     # What the caller ignores (nohup) stays ignored; Linux would queue it all the same.
     held = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
@@ -86,9 +97,16 @@ def serve_until_signal(
         with start() as service:
             for line in ready:
                 report(line)
-            while (received := signal.sigwait(held)) == signal.SIGHUP and reload is not None:
-                reload(service)
-            report(f"ending on {signal.Signals(received).name}")
+            notifier.ready("serving")
+            while True:
+                received = _next_signal(held, service, alive, notifier)
+                if received != signal.SIGHUP or reload is None:
+                    break
+                notifier.reloading()
+                notifier.ready(reload(service) or "serving")
+            words = f"ending on {received.name}"
+            report(words)
+            notifier.stopping(words)
             # A second signal is not held back: it ends the waiting for what is under way.
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     finally:
@@ -96,6 +114,22 @@ def serve_until_signal(
     interrupted = received == signal.SIGINT
     code = ExitCode.INTERRUPTED if interrupted else ExitCode.TERMINATED
     raise click.exceptions.Exit(code)
+
+
+def _next_signal(
+    held: list[signal.Signals],
+    service: T,
+    alive: Callable[[T], bool] | None,
+    notifier: "Notifier",
+) -> signal.Signals:
+    pause = min(_ALIVE_SECONDS, (notifier.watchdog_seconds or math.inf) / 2)
+    while True:
+        received = signal.sigtimedwait(held, pause)
+        if received is not None:
+            return signal.Signals(received.si_signo)
+        if alive is not None and not alive(service):
+            raise RuntimeError("a part of the service has ended")
+        notifier.alive()
 
 
 _lock = threading.Lock()

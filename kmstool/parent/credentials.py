@@ -65,6 +65,12 @@ class CredentialsService(Service):
         self._keeper.stop()  # whoever waits for credentials is answered now
         super().close(grace)
 
+    def take(self, keeper: Keeper) -> None:
+        """Hands out those of another keeper from now on; the one before is stopped."""
+        before, self._keeper = self._keeper, keeper
+        self.change(HandOut(keeper))
+        before.stop()
+
     def renew(self) -> None:
         """Has the source asked anew, such as after `aws sso login`."""
         self._keeper.renew()
@@ -85,14 +91,26 @@ def serve(
         SettingError: the settings do not fit together, or botocore is missing.
         LongTermKeysError: the source has nothing else (a `CredentialsError`). TransportError.
     """
-    policy = check_settings(settings)
-    keeper = Keeper(chain_of(settings, session_policy=policy), report=report)
+    keeper = keeper_of(settings, report=report)
     try:
-        keeper.start()
         return CredentialsService(settings.listen, keeper, allowed_cids=allowed_cids, report=report)
     except BaseException:
         keeper.stop()
         raise
+
+
+def keeper_of(
+    settings: CredentialsSettings, *, report: Callable[[str], None] = lambda _line: None
+) -> Keeper:
+    """What the service is made over, running. Raises as `serve`."""
+    policy = check_settings(settings)
+    keeper = Keeper(chain_of(settings, session_policy=policy), report=report)
+    try:
+        keeper.start()
+    except BaseException:
+        keeper.stop()
+        raise
+    return keeper
 
 
 def check_settings(settings: CredentialsSettings) -> str | None:

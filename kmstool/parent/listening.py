@@ -56,14 +56,9 @@ class Service:
         allowed_cids: Collection[int] = (),
         report: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        if allowed_cids and not isinstance(address, VsockAddress):
-            raise SettingError(
-                f"{address} has no CIDs that could be allowed",
-                hint="--allow-cid is for vsock://; a Unix socket has the mode 0600 in its place",
-            )
+        self._allowed_cids = _checked(allowed_cids, address)
         self._address = address
         self._handler = handler
-        self._allowed_cids = frozenset(allowed_cids)
         self._report = report
         self._listener = listen(address)
         self._connections: dict[socket.socket, threading.Thread] = {}
@@ -71,6 +66,24 @@ class Service:
         self._woken, self._waker = os.pipe()
         self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether connections are being accepted."""
+        return self._thread.is_alive()
+
+    def change(
+        self, handler: Handler | None = None, *, allowed_cids: Collection[int] | None = None
+    ) -> None:
+        """Answers and admits so from now on. Nothing that is open is disturbed.
+
+        Raises:
+            SettingError: as for a new one.
+        """
+        if allowed_cids is not None:
+            self._allowed_cids = _checked(allowed_cids, self._address)
+        if handler is not None:
+            self._handler = handler
 
     def close(self, grace: float = limits.PARENT_GRACE) -> None:
         """Stops listening, gives open connections `grace` seconds to end, then ends them."""
@@ -198,6 +211,15 @@ class Service:
                 return f"tcp {peer[0]} {peer[1]}"
             case UnixAddress():
                 return "unix"
+
+
+def _checked(allowed_cids: Collection[int], address: Address) -> frozenset[int]:
+    if allowed_cids and not isinstance(address, VsockAddress):
+        raise SettingError(
+            f"{address} has no CIDs that could be allowed",
+            hint="--allow-cid is for vsock://; a Unix socket has the mode 0600 in its place",
+        )
+    return frozenset(allowed_cids)
 
 
 def _shut_down(connections: Iterable[socket.socket], how: int) -> None:
