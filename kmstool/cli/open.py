@@ -78,13 +78,13 @@ def open_command(
         SessionHolder(session) as holder,
     ):
         with progress(stream, "opening") as watched:
-            done = open_sealed(
+            open_sealed(
                 watched,
                 target.start,
                 holder,
                 key=key,
                 expected=expected,
                 tolerance=common.tolerance(),
+                report=console.warn,
             )
-        console.warn(done.caveats)
         target.commit()

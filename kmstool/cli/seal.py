@@ -2,6 +2,7 @@
 
 import click
 
+from kmstool.caveats import Caveat
 from kmstool.cli import console
 from kmstool.cli.common import Common
 from kmstool.cli.expectations import BirthExpectations, birth_options
@@ -13,6 +14,7 @@ from kmstool.cli.public_key import read_signing_key
 from kmstool.cli.recipients import make_data_keys, read_recipients
 from kmstool.sealing.files import seal as seal_file
 from kmstool.sealing.format import BodyCipher
+from kmstool.sealing.recipients import Recipient
 from kmstool.session import SessionOptions
 
 CIPHERS = {"aes-256-gcm": BodyCipher.AES_256_GCM, "chacha20-poly1305": BodyCipher.CHACHA20_POLY1305}
@@ -106,11 +108,12 @@ def seal(
     check_target(output)
     recipients, keys = read_recipients(to, key_ids, expected, with_data_key=with_data_key)
     signing_key = None if sign_with is None else read_signing_key(sign_with)
-    common.tolerance().check(tuple(one for each in recipients for one in each.caveats))
+    common.tolerance().check(_caveats(recipients))
     recipients += make_data_keys(keys, context, session)
+    console.warn(_caveats(recipients))
     with InputStream(source, what="the plaintext") as stream, Stream(output) as target:
         with progress(stream, "sealing") as watched:
-            done = seal_file(
+            seal_file(
                 watched,
                 target.start(),
                 recipients,
@@ -121,5 +124,8 @@ def seal(
                 read_ahead=stream.size is not None,
                 tolerance=common.tolerance(),
             )
-        console.warn(done.caveats)
         target.commit()
+
+
+def _caveats(recipients: list[Recipient]) -> tuple[Caveat, ...]:
+    return tuple(one for each in recipients for one in each.caveats)

@@ -129,6 +129,7 @@ def open_sealed(
     key: KeyArn | AnyKey,
     expected: Expected = Expected(),
     tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
+    report: Callable[[tuple[Caveat, ...]], None] = lambda _caveats: None,
 ) -> Opened:
     """Reads a sealed file to its end and writes its plaintext.
 
@@ -139,6 +140,7 @@ def open_sealed(
         make_target: called once, when the header is authenticated.
         holder: is asked for the file's key, once for each recipient until one answers.
         key: the KMS key to use, or `ANY_KEY` for whichever the file names (`unpinned-key`).
+        report: gets the caveats as they become known, all of them before the target is asked for.
 
     Raises:
         InputError: this is no sealed file. SealedFileError: its header is malformed, or not what
@@ -156,9 +158,14 @@ def open_sealed(
         )
     known = _caveats(key, expected)
     tolerance.check(known)
-    file_key, used = _file_key(head, entries, holder)
-    if not hmac.compare_digest(layout.header_mac(file_key, header.salt, head.covered), head.mac):
-        raise NotOpenedError(NOT_OPENED)
+    report(known)
+    try:
+        file_key, used = _file_key(head, entries, holder)
+        mac = layout.header_mac(file_key, header.salt, head.covered)
+        if not hmac.compare_digest(mac, head.mac):
+            raise NotOpenedError(NOT_OPENED)
+    finally:  # whether it opened or not: what is reported does not tell which check failed
+        report(holder.caveats)
     caveats = tuple(dict.fromkeys(known + holder.caveats))
     tolerance.check(caveats)
     target = _Counting(make_target())

@@ -78,6 +78,16 @@ def test_a_file_to_stdout(run: InProcess, key: str) -> None:
     assert "kmstool: warning[unverified-recipient]: no verified birth cert" in done.stderr
 
 
+def test_the_warning_comes_before_the_data(work: Path) -> None:
+    done = subprocess.run(
+        command("seal", "--to", "key.pem", "--key-id", ARN, "plain"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=work, env=environment(), timeout=60,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(b"kmstool: warning[unverified-recipient]")
+    assert b"\nkmstool-sealed" in done.stdout
+
+
 def test_stdin_to_a_file(work: Path) -> None:
     plaintext = stream("large", 3_000_000)
     done = run_kmstool(

@@ -4,6 +4,7 @@ The KMS, its keys and the security module are the emulator's; `seal` runs withou
 """
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from support.emulator import RunningEmulator, running_emulator
-from support.processes import Finished, run_kmstool
+from support.processes import Finished, command, environment, run_kmstool
 from support.relays import RelayProcess, relay_process
 from support.sealed_files import signing_key, stream
 
@@ -180,6 +181,18 @@ def test_to_stdout_what_is_authenticated_goes_out_and_a_late_failure_says_so(wor
     assert TWO_BATCHES.startswith(done.stdout)
     assert len(done.stdout) < len(TWO_BATCHES)
     assert done.hint == "the output is incomplete: nothing of it may be used"
+
+
+def test_the_warnings_come_before_the_data(world: World) -> None:
+    done = subprocess.run(
+        command("open", "--any-key"),
+        input=world.seal(CURVES[0]), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+        env=environment(world.emulator.kmstool_environ()), check=True,
+    )  # fmt: skip
+    warnings, data = done.stdout[: -len(PLAINTEXT)], done.stdout[-len(PLAINTEXT) :]
+    assert data == PLAINTEXT
+    for code in (b"unpinned-key", b"unknown-sealer", b"simulated-nsm"):
+        assert warnings.count(b"warning[" + code) == 1
 
 
 def test_to_a_file_nothing_appears_and_the_old_one_stays(world: World) -> None:

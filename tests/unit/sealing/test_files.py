@@ -366,6 +366,40 @@ def test_nothing_is_written_before_the_header_is_authenticated() -> None:
         open_sealed(io.BytesIO(changed), never, HOLDER, key=KEY)
 
 
+def test_caveats_are_reported_before_anything_is_written() -> None:
+    seen: list[object] = []
+
+    class Target(io.BytesIO):
+        def write(self, data: Any) -> int:
+            seen.append("data")
+            return super().write(data)
+
+    holder = LocalHolder(HOLDER.agreeing, caveats=(CLOCK_SKEW,))
+    done = open_sealed(
+        io.BytesIO(SMALL),
+        Target,
+        holder,
+        key=ANY_KEY,
+        report=lambda caveats: seen.append((caveats, len(holder.asked))),
+    )
+    assert seen == [((UNPINNED_KEY, UNKNOWN_SEALER), 0), ((CLOCK_SKEW,), 1), "data"]
+    assert done.caveats == (UNPINNED_KEY, UNKNOWN_SEALER, CLOCK_SKEW)
+
+
+@pytest.mark.parametrize(
+    "index", [LARGE.index(b"\x03\x58\x30") + 3, HEAD - 1, HEAD, len(LARGE) - 1]
+)
+def test_what_is_reported_does_not_say_which_check_failed(index: int) -> None:
+    """The wrapped key, the MAC, the first chunk, the last one's tag."""
+    changed = bytearray(LARGE)
+    changed[index] ^= 1
+    holder = LocalHolder(HOLDER.agreeing, caveats=(CLOCK_SKEW,))
+    seen: list[object] = []
+    with pytest.raises(NotOpenedError):
+        open_sealed(io.BytesIO(changed), io.BytesIO, holder, key=KEY, report=seen.append)
+    assert seen == [(UNKNOWN_SEALER,), (CLOCK_SKEW,)]
+
+
 STRICT = Tolerance(strict=True)
 
 
