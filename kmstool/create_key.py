@@ -97,7 +97,7 @@ def make_key(
         KmstoolError: after KMS made the key, any error names it and says what to do with it.
     """
     # (1) What this enclave is; a register that can still change says nothing.
-    image = Image({i: _locked_register(nsm, i) for i in sorted({*IMAGE_PCRS, *lock_pcrs})})
+    image = Image({i: locked_register(nsm, i) for i in sorted({*IMAGE_PCRS, *lock_pcrs})})
     policy = LockedPolicy(
         account=account,
         key_spec=key_spec,
@@ -124,7 +124,12 @@ def make_key(
     return Born(statement, build_certificate(statement.text, document))
 
 
-def _locked_register(nsm: Nsm, index: int) -> bytes:
+def locked_register(nsm: Nsm, index: int) -> bytes:
+    """The 48 bytes of a register that names something and can no longer change.
+
+    Raises:
+        SettingError: it is open, or zero. NsmError: the security module does not tell.
+    """
     pcr = nsm.describe_pcr(index)
     if not pcr.lock:
         raise SettingError(

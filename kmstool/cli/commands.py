@@ -56,6 +56,7 @@ COMMANDS = (
         "inspect",
         "Show what a CMS, attestation document or sealed file says, unverified.",
     ),
+    Entry("policy", "kmstool.cli.policy", "group", "Write, check and explain key policies."),
     Entry("parent", "kmstool.cli.parent", "group", "Serve an enclave from its parent instance."),
     Entry("emulator", "kmstool.cli.emulator", "group", "Run KMS and a security module for tests."),
 )

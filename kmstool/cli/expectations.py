@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from kmstool.cli.input import read_bytes
 from kmstool.errors import SettingError
 from kmstool.limits import NSM_PCR_COUNT_MAX, NSM_PCR_LENGTH
 
@@ -103,7 +102,8 @@ def image_options(command: F) -> F:
         click.option(
             "--pcr-from",
             metavar="FILE",
-            help="Expect the image that nitro-cli build-enclave printed this JSON of.",
+            help="Expect the image that nitro-cli build-enclave printed this JSON of, or the image"
+            " of this attestation document.",
         ),
         click.option(
             "--pcr", type=PCR, multiple=True, help="Expect this value of a PCR (repeatable)."
@@ -148,25 +148,12 @@ def _expected_pcrs(
         )
     pcrs: dict[int, bytes] = {}
     if source is not None:
-        pcrs |= _measurements(source, release_key, release_signature)
+        from kmstool.cli.measured import read_measured  # noqa: PLC0415 - only where it is asked for
+
+        pcrs |= read_measured(source, release_key, release_signature).image
     for index, value in given:
         if pcrs.setdefault(index, value) != value:
             raise SettingError(
                 f"two values are expected of PCR{index}", hint="a register has one: leave one out"
             )
     return pcrs
-
-
-def _measurements(
-    source: str, release_key: str | None, release_signature: str | None
-) -> Mapping[int, bytes]:
-    # Not at the top: they bring cryptography, and most calls need neither.
-    from kmstool.attestation.measurements import parse_measurements, verify_release  # noqa: PLC0415
-
-    data = read_bytes(source, what="the file of measurements")
-    if release_key is None or release_signature is None:
-        return parse_measurements(data)
-    from kmstool.cli.public_key import read_public_key  # noqa: PLC0415
-
-    signature = read_bytes(release_signature, what="the release's signature")
-    return verify_release(data, signature, read_public_key(release_key))

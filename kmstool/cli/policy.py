@@ -8,7 +8,14 @@ import click
 from kmstool.cli.common import common_options
 from kmstool.cli.lazy import Entry, LazyGroup
 
-COMMANDS: tuple[Entry, ...] = ()
+COMMANDS: tuple[Entry, ...] = (
+    Entry(
+        "build",
+        "kmstool.cli.policy_build",
+        "build",
+        "Write a key policy that lets in these images alone.",
+    ),
+)
 
 
 @click.group("policy", cls=LazyGroup, entries=COMMANDS)

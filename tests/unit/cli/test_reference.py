@@ -40,7 +40,7 @@ def inner_commands(command: click.Command) -> list[click.Command]:
 
 
 def options_in(text: str) -> set[str]:
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z]", text))
 
 
 NAMES = [entry.name for entry in COMMANDS if entry.name != "emulator"]
