@@ -1,14 +1,23 @@
 """Attacks on sealed files: the parent keeps them, and gives back others.
 
-They need no key, and know of a file only how long its head and its chunks are. `layout_of` reads
-that from kmstool's own format (docs/formats/sealed-file.md); for another format it is given.
+They need no key, and know of a file only what anybody reads in it: how long its head and its chunks
+are, and whom it is sealed to. `layout_of` and `file-forged` read that from kmstool's own format
+(docs/formats/sealed-file.md); for another format it is given.
 """
 
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kmstool.emulator.hostile_attack import Attack, Setup
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from kmstool.emulator.hostile_attack import CHOSEN, Attack, Setup
 from kmstool.errors import NOT_OPENED, InputError, SettingError
+from kmstool.sealing.files import seal
+from kmstool.sealing.header import HpkeEntry, read_head
+from kmstool.sealing.hpke import parse_point
+from kmstool.sealing.recipients import HpkeRecipient
 
 _MAGIC = b"kmstool-sealed"
 _FIXED = len(_MAGIC) + 2 + 4  # bytes: magic, version, length of the header
@@ -55,6 +64,7 @@ class FileAttack(Attack):
         older: bytes | None = None,
         other: bytes | None = None,
         layout: Layout | None = None,
+        forge: Callable[[bytes], bytes] | None = None,
     ) -> bytes:
         """What the parent gives back for a file of at least two chunks.
 
@@ -62,6 +72,7 @@ class FileAttack(Attack):
             older: an earlier version of it.
             other: another file for the same enclave, sealed to the same key.
             layout: of a format that is not kmstool's.
+            forge: seals a content in such a format, as anybody can.
 
         Raises:
             InputError: it is not such a file. SettingError: the attack needs `older` or `other`.
@@ -79,6 +90,7 @@ class _Chunks(FileAttack):
         older: bytes | None = None,  # noqa: ARG002
         other: bytes | None = None,  # noqa: ARG002
         layout: Layout | None = None,
+        forge: Callable[[bytes], bytes] | None = None,  # noqa: ARG002
     ) -> bytes:
         layout = layout or layout_of(file)
         body = file[layout.head :]
@@ -129,6 +141,7 @@ class FileSwapped(FileAttack):
         older: bytes | None = None,  # noqa: ARG002
         other: bytes | None = None,
         layout: Layout | None = None,  # noqa: ARG002
+        forge: Callable[[bytes], bytes] | None = None,  # noqa: ARG002
     ) -> bytes:
         return _given(other, "another file")
 
@@ -146,8 +159,53 @@ class FileRolledBack(FileAttack):
         older: bytes | None = None,
         other: bytes | None = None,  # noqa: ARG002
         layout: Layout | None = None,  # noqa: ARG002
+        forge: Callable[[bytes], bytes] | None = None,  # noqa: ARG002
     ) -> bytes:
         return _given(older, "an older file")
+
+
+class FileForged(FileAttack):
+    name = "file-forged"
+    sentence = (
+        "seals a content of its own to the enclave's key, with the label and the counter of the"
+        " file that was asked for, and signs it with a key of its own"
+    )
+    sound = "holds the public key of whoever may seal, and opens nothing that another one signed"
+    words = "signed by"
+    content: ClassVar[bytes] = CHOSEN * 4096
+
+    def bend(
+        self,
+        file: bytes,
+        *,
+        older: bytes | None = None,  # noqa: ARG002
+        other: bytes | None = None,  # noqa: ARG002
+        layout: Layout | None = None,  # noqa: ARG002
+        forge: Callable[[bytes], bytes] | None = None,
+    ) -> bytes:
+        if forge is not None:
+            return forge(self.content)
+        header = read_head(io.BytesIO(file).read).header
+        recipients = [
+            HpkeRecipient(key=entry.key, public_key=parse_point(entry.kem, entry.public_key))
+            for entry in header.recipients
+            if isinstance(entry, HpkeEntry)
+        ]
+        if not recipients:
+            raise InputError(
+                "the file is sealed under a data key alone, and this attack needs a public key",
+                hint="bend a file that `kmstool seal --to` made",
+            )
+        forged = io.BytesIO()
+        seal(
+            io.BytesIO(self.content),
+            forged,
+            recipients,
+            label=header.label,
+            counter=header.counter,
+            signing_key=Ed25519PrivateKey.generate(),
+        )
+        return forged.getvalue()
 
 
 def _given(file: bytes | None, what: str) -> bytes:
@@ -162,4 +220,5 @@ FILE_ATTACKS: tuple[type[FileAttack], ...] = (
     FileRepeated,
     FileSwapped,
     FileRolledBack,
+    FileForged,
 )

@@ -14,7 +14,7 @@ import pytest
 from support.trials import CONTENTS, FIRST, PLAIN_CLIENT, SECOND, STALLING, End, Stage, stage
 
 from kmstool.emulator.hostile import ATTACKS, CHOSEN, Attack, honest_parent
-from kmstool.emulator.hostile_files import FileAttack
+from kmstool.emulator.hostile_files import FileAttack, FileForged
 from kmstool.emulator.hostile_oracle import FreshKeysOracle
 from kmstool.emulator.hostile_relay import OwnOperation
 from kmstool.roots import amazon_roots_pem
@@ -68,6 +68,16 @@ class _Keeps(FileAttack):
 def test_without_an_attack_both_open_the_right_file(ground: Stage, tmp_path: Path) -> None:
     assert ground.plain_file(_Keeps(), tmp_path).end is End.RIGHT
     assert ground.kmstool_file(_Keeps(), tmp_path).end is End.RIGHT
+
+
+def test_whoever_expects_no_signer_is_warned_and_opens_what_the_parent_sealed(
+    ground: Stage, tmp_path: Path
+) -> None:
+    """Else `file-forged` would prove nothing: label and counter alone do not stop it."""
+    done = ground.kmstool_file(FileForged(), tmp_path, expect_signer=False)
+    assert done.end is End.FOOLED
+    assert (tmp_path / "opened").read_bytes() == FileForged.content
+    assert "warning[unknown-sealer]" in done.stderr
 
 
 def test_the_numbers_that_the_readme_says() -> None:

@@ -23,7 +23,7 @@ from support.kms_calls import locked_policy
 
 from kmstool.cli.exit_codes import exit_code_of
 from kmstool.emulator.hostile import CHOSEN, Attack, HostileParent, Setup
-from kmstool.emulator.hostile_files import FileAttack, Layout
+from kmstool.emulator.hostile_files import FileAttack, FileForged, Layout
 from kmstool.emulator.hostile_oracle import Enclave, FreshKeysOracle
 from kmstool.emulator.pcrs import label_pcrs
 from kmstool.errors import NOT_OPENED, NotOpenedError
@@ -251,20 +251,25 @@ class Stage:
         head = 2 + int.from_bytes(current[:2], "big")
         layout = Layout(head, plain_files.SEALED_CHUNK)
         file = folder / "plain.sealed"
-        file.write_bytes(attack.bend(current, older=older, other=other, layout=layout))
+        # Whoever may call Encrypt with the key can forge; here it is the administrator.
+        bent = attack.bend(current, older=older, other=other, layout=layout, forge=sealed_as)
+        file.write_bytes(bent)
         environment = self.emulator.emulator.environment | {"PYTHONPATH": str(TESTS)}
         command = [sys.executable, "-m", "attacks.plain_files", str(file)]
         done = _run(command, environment)
         if done.returncode == 0 and done.stdout != CONTENTS[0]:
-            what = "another file" if done.stdout in CONTENTS else "an altered file"
+            whole = (*CONTENTS, FileForged.content)
+            what = "another file" if done.stdout in whole else "an altered file"
             return Outcome(End.FOOLED, f"opens {what} without a word", 0)
         if done.returncode == 0:
             return Outcome(End.RIGHT, End.RIGHT, 0)
         last = done.stderr.decode().strip().splitlines()[-1]
         return Outcome(End.REFUSES, last, done.returncode)
 
-    def kmstool_file(self, attack: FileAttack, folder: Path) -> Outcome:
-        """`kmstool seal` and `kmstool open -o`, with a label and a counter."""
+    def kmstool_file(
+        self, attack: FileAttack, folder: Path, *, expect_signer: bool | None = None
+    ) -> Outcome:
+        """`kmstool seal` and `kmstool open -o`, with label, counter, and a signer if it matters."""
         key = self.admin.create_key(
             KeySpec="ECC_NIST_P256",
             KeyUsage="KEY_AGREEMENT",
@@ -274,12 +279,14 @@ class Stage:
         public_key = folder / "key.der"
         public_key.write_bytes(self.admin.get_public_key(KeyId=key)["PublicKey"])
         environment = self.emulator.emulator.environment
+        signed = isinstance(attack, FileForged) if expect_signer is None else expect_signer
+        signs, expects = _signer(folder) if signed else ([], [])
 
         def sealed_as(content: bytes, label: str, counter: int) -> bytes:
             plain, file = folder / "content", folder / "file.sealed"
             plain.write_bytes(content)
             options = ["--to", str(public_key), "--key-id", key, "--label", label]
-            options += ["--counter", str(counter), "-o", str(file), str(plain)]
+            options += ["--counter", str(counter), *signs, "-o", str(file), str(plain)]
             done = _run([*KMSTOOL, "seal", *options], environment)
             assert done.returncode == 0, done.stderr
             return file.read_bytes()
@@ -290,7 +297,15 @@ class Stage:
         (folder / "given.sealed").write_bytes(attack.bend(current, older=older, other=other))
         opened = folder / "opened"
         options = ["--key-id", key, "--expect-label", "config", "--min-counter", "2"]
-        command = [*KMSTOOL, "open", *options, "-o", str(opened), str(folder / "given.sealed")]
+        command = [
+            *KMSTOOL,
+            "open",
+            *options,
+            *expects,
+            "-o",
+            str(opened),
+            str(folder / "given.sealed"),
+        ]
         done = _run(command, environment)
         outcome = judged(done, b"")
         if outcome.end is End.RIGHT and opened.read_bytes() != CONTENTS[0]:
@@ -325,6 +340,14 @@ class Stage:
 
                 yield ask
                 stdin.close()
+
+
+def _signer(folder: Path) -> tuple[list[str], list[str]]:
+    """Options with which to sign, and to open what this signer signed."""
+    private, public = folder / "signing-key.pem", folder / "signer.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
+    return ["--sign-with", str(private)], ["--expect-signer", str(public)]
 
 
 def sealed(key: bytes, text: bytes) -> bytes:

@@ -1,14 +1,30 @@
 """`kmstool emulator attacks`, `bend` and `run --hostile` in this process."""
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from kmstool.arn import parse_key_arn
 from kmstool.cli.main import main
 from kmstool.emulator.hostile import ATTACKS
 from kmstool.emulator.hostile_files import layout_of
+from kmstool.sealing.files import seal
+from kmstool.sealing.header import HpkeEntry, read_head
+from kmstool.sealing.hpke import encode_point
+from kmstool.sealing.recipients import DataKeyRecipient, public_key_recipient
+
+ARN = parse_key_arn("arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab")
+PUBLIC_KEY = (
+    ec.generate_private_key(ec.SECP256R1())
+    .public_key()
+    .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+)
 
 HEADER = b"a header"
 HEAD = b"kmstool-sealed" + b"\0\1" + len(HEADER).to_bytes(4, "big") + HEADER + b"m" * 32
@@ -93,6 +109,46 @@ def test_bend_refuses(
     assert main(["emulator", "bend", *arguments]) == code
     assert words in capsys.readouterr().err
     assert not (folder / "bent").exists()
+
+
+def test_bend_forges_what_looks_like_the_file(folder: Path) -> None:
+    """Same recipient, label and counter; the content and the signature are the parent's."""
+    recipient = public_key_recipient(ARN, PUBLIC_KEY)
+    signing_key, genuine = Ed25519PrivateKey.generate(), io.BytesIO()
+    seal(
+        io.BytesIO(b"genuine"),
+        genuine,
+        [data_key_recipient(), recipient],
+        label="config",
+        counter=7,
+        signing_key=signing_key,
+    )
+    (folder / "file").write_bytes(genuine.getvalue())
+    assert main(["emulator", "bend", "file-forged", "file", "-o", "bent"]) == 0
+    was, now = (
+        read_head(io.BytesIO((folder / name).read_bytes()).read).header for name in ("file", "bent")
+    )
+    assert (now.label, now.counter) == (was.label, was.counter) == ("config", 7)
+    (entry,) = now.recipients
+    assert isinstance(entry, HpkeEntry)
+    assert (entry.key, entry.public_key) == (ARN, encode_point(recipient.public_key))
+    assert now.signer is not None
+    assert now.signer != was.signer
+
+
+def test_a_file_under_a_data_key_alone_cannot_be_forged(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    genuine = io.BytesIO()
+    seal(io.BytesIO(b"genuine"), genuine, [data_key_recipient()])
+    (folder / "file").write_bytes(genuine.getvalue())
+    assert main(["emulator", "bend", "file-forged", "file", "-o", "bent"]) == 3
+    assert "under a data key alone" in capsys.readouterr().err
+    assert not (folder / "bent").exists()
+
+
+def data_key_recipient() -> DataKeyRecipient:
+    return DataKeyRecipient(key=ARN, data_key=bytes(32), ciphertext_blob=b"blob")
 
 
 def test_the_layout_of_a_sealed_file() -> None:
