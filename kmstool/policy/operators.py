@@ -99,6 +99,17 @@ def parse_operator(text: str) -> Operator:
     Raises:
         PolicyError: the operator is unknown, or combined in a way that IAM does not define.
     """
+    operator = read_operator(text)
+    refuse_undefined(operator)
+    return operator
+
+
+def read_operator(text: str) -> Operator:
+    """Like `parse_operator`, and takes what IAM takes without defining it: to look at, not to ask.
+
+    Raises:
+        PolicyError: IAM does not know the operator.
+    """
     before, colon, name = text.rpartition(":")
     quantifiers = {str(quantifier): quantifier for quantifier in Quantifier}
     if colon and before not in quantifiers:
@@ -112,14 +123,18 @@ def parse_operator(text: str) -> Operator:
     operator = Operator(base, quantifiers.get(before), base != name)
     if base == "Null" and (operator.quantifier or operator.if_exists):
         raise PolicyError(f"{text} is not defined: Null stands alone")
+    return operator
+
+
+def refuse_undefined(operator: Operator) -> None:
+    """Raises `PolicyError` for a combination whose result IAM does not define."""
     if operator.quantifier is Quantifier.ANY and operator.if_exists:
         # The documentation says that IfExists makes a missing key hold, observers say that
         # ForAnyValue wins. Which is right decides about access.
         raise PolicyError(
-            f"{text} is not evaluated: IAM does not define what it does when the key is missing",
+            f"{operator} is not evaluated: IAM does not define what it does when the key is missing",
             hint="use two statements, one of them with Null",
         )
-    return operator
 
 
 # In a pattern these stand for a star and a question mark that are no wildcards. Policies hold no

@@ -14,7 +14,7 @@ from typing import Final, Never
 
 from kmstool.errors import PolicyError
 from kmstool.limits import POLICY_MAX
-from kmstool.policy.operators import Operator, parse_operator
+from kmstool.policy.operators import Operator, read_operator, refuse_undefined
 from kmstool.policy.printable import shown
 from kmstool.policy.variables import check_variables, placeholder
 
@@ -99,6 +99,21 @@ def parse_policy(text: str) -> Policy:
     Raises:
         PolicyError: it is not one that KMS would take, or uses what this evaluator does not know;
             the message says where (`statement "Sid": …`).
+    """
+    policy = read_policy(text)
+    for statement in policy.statements:
+        try:
+            _refuse_undecidable(statement)
+        except PolicyError as error:
+            raise PolicyError(f"{statement.name}: {error}", hint=error.hint) from None
+    return policy
+
+
+def read_policy(text: str) -> Policy:
+    """Like `parse_policy`, and takes what nobody can decide: for looking at a policy alone.
+
+    Raises:
+        PolicyError: it is not a policy.
     """
     if len(text.encode("utf-8", "surrogatepass")) > POLICY_MAX:
         raise PolicyError(f"the policy has more than {POLICY_MAX} bytes, which is KMS' limit")
@@ -208,7 +223,7 @@ def _statement(raw: object, index: int, version: str) -> Statement:
             sid=sid,
             index=index,
             effect=Effect(str(effect)),
-            principals=_principals(members, Effect(str(effect))),
+            principals=_principals(members),
             not_principal="NotPrincipal" in members,
             actions=_patterns(members, "Action", _check_action),
             not_action="NotAction" in members,
@@ -221,16 +236,21 @@ def _statement(raw: object, index: int, version: str) -> Statement:
         raise PolicyError(f"{what}: {error}", hint=error.hint) from None
 
 
-def _principals(members: dict[str, object], effect: Effect) -> tuple[Principal, ...]:
+def _refuse_undecidable(statement: Statement) -> None:
+    if statement.not_principal and statement.effect is Effect.ALLOW:
+        raise PolicyError(
+            "NotPrincipal with Allow is not supported by IAM: it would allow everybody else",
+            hint="name the principals that are allowed",
+        )
+    for condition in statement.conditions:
+        refuse_undefined(condition.operator)
+
+
+def _principals(members: dict[str, object]) -> tuple[Principal, ...]:
     name = "NotPrincipal" if "NotPrincipal" in members else "Principal"
     if name not in members:
         raise PolicyError(
             "it has no Principal", hint="a key policy names who, unlike a policy of a role"
-        )
-    if name == "NotPrincipal" and effect is Effect.ALLOW:
-        raise PolicyError(
-            "NotPrincipal with Allow is not supported by IAM: it would allow everybody else",
-            hint="name the principals that are allowed",
         )
     raw = members[name]
     if raw == "*":
@@ -305,7 +325,7 @@ def _strings(members: dict[str, object], name: str) -> tuple[str, ...]:
 def _conditions(raw: object, version: str) -> tuple[Condition, ...]:
     found = []
     for name, block in _object(raw, "Condition").items():
-        operator = parse_operator(name)
+        operator = read_operator(name)
         seen = set()
         for key, value in _object(block, f"the condition {operator}").items():
             if ":" not in key or not key.isprintable():
