@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, NoReturn
 
 from cryptography import x509
@@ -44,6 +44,17 @@ class VerifiedChain:
     leaf_key: ec.EllipticCurvePublicKey = field(repr=False)
     not_before: datetime
     not_after: datetime
+
+    def describe(self, at: datetime) -> str:
+        """In a line: how long the chain is, when it is valid, and as of when it was verified."""
+        start, end, when = (
+            f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            for moment in (self.not_before, self.not_after, at)
+        )
+        return (
+            f"{len(self.certificates)} certificates from the leaf to the trusted root, all on P-384"
+            f" and valid from {start} to {end}; as of {when}"
+        )
 
 
 class ChainCache:

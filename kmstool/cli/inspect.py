@@ -10,7 +10,7 @@ import click
 from cryptography import x509
 
 from kmstool.attestation.document import AttestationDocument, parse_document
-from kmstool.attestation.verify import own_time
+from kmstool.attestation.verify import is_debug, own_time
 from kmstool.cli import console
 from kmstool.cli.common import Common, common_options
 from kmstool.cli.input import decode_input, read_start
@@ -85,7 +85,7 @@ def _describe_document(document: AttestationDocument) -> dict[str, Any]:
         "timestamp": document.timestamp,
         "time": own_time(document).isoformat(timespec="milliseconds"),
         "pcrs": pcrs,
-        "debug": not any(any(document.pcrs.get(index, b"")) for index in (0, 1, 2)),
+        "debug": is_debug(document),
         "public_key": in_hex(document.public_key),
         "user_data": in_hex(document.user_data),
         "nonce": in_hex(document.nonce),

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from kmstool.attestation.document import AttestationDocument, parse_document
-from kmstool.attestation.verify import Expectations, own_time, verify_document
+from kmstool.attestation.document import parse_document
+from kmstool.attestation.verify import STEPS, Expectations, is_debug, own_time, verify_document
 from kmstool.birth import VerifiedBirth, verify_birth_certificate
 from kmstool.caveats import DEBUG_ENCLAVE, NOTHING_EXPECTED, Caveat
 from kmstool.cli import console
@@ -67,10 +67,15 @@ def _as_checks(command: F) -> F:
         try:
             return command(*arguments, **values)
         except DocumentError as error:
-            raise CheckFailedError(f"{error} (step {error.step})", hint=error.hint) from None
+            raise CheckFailedError(f"{error} ({_step(error.step)})", hint=error.hint) from None
 
     result: F = with_checks  # type: ignore[assignment]  # wraps keeps the signature
     return result
+
+
+def _step(name: str) -> str:
+    number = f"{STEPS.index(name) + 1}, " if name in STEPS else ""
+    return f"step {number}{name}"
 
 
 @click.command()
@@ -103,6 +108,11 @@ def _as_checks(command: F) -> F:
     help="Verify as of this time: now, own (the document's own, for a stored one) or like"
     " 2026-05-01T12:00:00Z  [default: now; a birth certificate's own]",
 )
+@click.option(
+    "--allow-debug",
+    is_flag=True,
+    help="Take a document of an enclave in debug mode, whose PCR0, PCR1 and PCR2 are zero.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 @common_options
 @click.pass_obj
@@ -134,7 +144,9 @@ def verify(
     if birth_certificate is None:
         _only_for("--birth-certificate", {"--account": expected.account})
         _only_for("--birth-certificate", {"--also-image": expected.also_images or None})
-        report, more = _document(source, encoding, expected.pcrs, root_der, **document_options)
+        report, more = _document(
+            common, source, encoding, expected.pcrs, root_der, **document_options
+        )
     else:
         _refuse_document_options(source, encoding, document_options)
         report, more = _birth(birth_certificate, expected, root_der)
@@ -149,6 +161,7 @@ def verify(
 
 
 def _document(
+    common: Common,
     source: str,
     encoding: str,
     pcrs: Mapping[int, bytes],
@@ -159,6 +172,7 @@ def _document(
     public_key_file: str | None,
     max_age: float | None,
     as_of: str | datetime | None,
+    allow_debug: bool,
 ) -> tuple[dict[str, Any], tuple[Caveat, ...]]:
     if as_of == "own" and max_age is not None:
         raise _usage("--max-age means nothing as of the document's own time")
@@ -168,33 +182,29 @@ def _document(
         user_data=user_data,
         public_key=None if public_key_file is None else read_public_key(public_key_file),
         max_age=max_age,
+        allow_debug=allow_debug,
     )
     data = read_input(source, encoding=encoding, what="the document")
     if isinstance(as_of, datetime):
         at = as_of
     else:
         at = own_time(parse_document(data)) if as_of == "own" else datetime.now(UTC)
-    verified = verify_document(data, root_der=root_der, at=at, expectations=expectations)
+    verified = verify_document(
+        data,
+        root_der=root_der,
+        at=at,
+        expectations=expectations,
+        trace=lambda number, text: common.trace(f"({number}) {STEPS[number - 1]}: {text()}"),
+    )
     document = verified.document
     caveats: tuple[Caveat, ...] = () if pcrs else (NOTHING_EXPECTED,)
-    if _is_debug(document):
+    if is_debug(document):
         caveats += (DEBUG_ENCLAVE,)
-    compared = [f"PCR{index}" for index in sorted(pcrs)]
-    compared += [
-        name
-        for name, value in (
-            ("nonce", nonce),
-            ("user_data", user_data),
-            ("public_key", expectations.public_key),
-            ("age", max_age),
-        )
-        if value is not None
-    ]
     return {
         "type": "attestation-document",
         "verified": True,
         "as_of": at.isoformat(),
-        "compared": ", ".join(compared) or None,
+        "compared": ", ".join(expectations.names()) or None,
         "module_id": document.module_id,
         "time": own_time(document).isoformat(timespec="milliseconds"),
         "pcrs": _pcrs(document.pcrs),
@@ -244,10 +254,6 @@ def _describe_birth(born: VerifiedBirth) -> dict[str, Any]:
     }
 
 
-def _is_debug(document: AttestationDocument) -> bool:
-    return not any(any(document.pcrs.get(index, b"")) for index in _IMAGE_PCRS)
-
-
 def _pcrs(pcrs: Mapping[int, bytes]) -> dict[str, str]:
     return {str(index): value.hex() for index, value in sorted(pcrs.items())}
 
@@ -264,7 +270,7 @@ def _refuse_document_options(source: str, encoding: str, options: Mapping[str, A
 
 def _only_for(what: str, options: Mapping[str, Any]) -> None:
     for name, value in options.items():
-        if value is not None:
+        if value is not None and value is not False:
             raise _usage(f"{name} is for {what} alone")
 
 

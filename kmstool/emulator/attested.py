@@ -26,7 +26,8 @@ from kmstool.errors import DocumentError
 from kmstool.limits import DOCUMENT_AGE_MAX
 
 RANDOM_SHAPE: Final = (Shape.KMS_EXPLICIT, Shape.KMS_PRIMITIVE)
-_FRESH: Final = Expectations(max_age=DOCUMENT_AGE_MAX)
+# KMS takes documents of debug mode; only the policy's PCRs refuse them.
+_FRESH: Final = Expectations(max_age=DOCUMENT_AGE_MAX, allow_debug=True)
 _RSA_BITS = (2048, 3072, 4096)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,8 +85,8 @@ def test_a_document_in_json(run: InProcess, work: Path) -> None:
         (["--pcr", f"16={IMAGE[0].hex()}"], "it has no PCR16"),
         (["--nonce", "utf8:other"], "its nonce of 16 bytes is not the expected one of 5 bytes"),
         (["--user-data", "utf8:x"], "it has no user_data"),
-        (["--as-of", "now"], "(step chain)"),
-        (["--as-of", "2026-06-01T14:00:00Z"], "(step chain)"),
+        (["--as-of", "now"], "(step 3, chain)"),
+        (["--as-of", "2026-06-01T14:00:00Z"], "(step 3, chain)"),
         (["--as-of", "2026-06-01T12:30:00Z", "--max-age", "60"], "it is 1800 seconds old, over 60"),
     ],
 )
@@ -95,6 +96,53 @@ def test_a_check_that_fails(run: InProcess, work: Path, options: list[str], mess
     assert (done.code, done.stdout) == (10, b"")
     assert message in done.error
     assert "(step " in done.error
+
+
+def test_verbose_shows_the_steps_with_their_numbers(run: InProcess, work: Path) -> None:
+    done = run("verify", doc(work), *OWN, *NAMED, "--verbose")
+    assert done.code == 0
+    steps = [line for line in done.stderr.splitlines() if "(" in line]
+    assert [line.partition(" (")[2][:12].partition(":")[0] for line in steps] == [
+        "1) cbor",
+        "2) document",
+        "3) chain",
+        "4) signature",
+        "5) expectati",
+    ]
+    assert "4 certificates from the leaf to the trusted root" in steps[2]
+    assert "2026-06-01T11:00:00Z to 2026-06-01T13:00:00Z; as of 2026-06-01T12:00:00Z" in steps[2]
+    assert steps[4].endswith("as expected: PCR0, PCR1, PCR2")
+
+
+def test_verbose_stops_at_the_step_that_failed(run: InProcess, work: Path) -> None:
+    done = run("verify", doc(work), *OWN, "--nonce", "utf8:other", "--verbose")
+    assert done.code == 10
+    assert "(4) signature:" in done.stderr
+    assert "(5) expectations:" not in done.stderr
+    assert "(step 5, expectations)" in done.error
+
+
+@pytest.mark.parametrize("tag", [b"", b"\xd2"])
+@pytest.mark.parametrize("indefinite", [False, True])
+@pytest.mark.parametrize("raw", [False, True])
+def test_every_form_from_a_file_and_from_stdin(
+    run: InProcess, work: Path, tag: bytes, indefinite: bool, raw: bool
+) -> None:
+    data = tag + document(CHAIN, pcrs=IMAGE, indefinite=indefinite)
+    if not raw:
+        data = base64.encodebytes(data)
+    form = ["--input", "raw"] if raw else []
+    path = write(work, "doc", data)
+    assert run("verify", path, *form, *OWN, *NAMED).code == 0
+    before = os.dup(0)
+    try:
+        for source in ([], ["-"]):
+            with (work / path).open("rb") as file:
+                os.dup2(file.fileno(), 0)
+                assert run("verify", *source, *form, *OWN, *NAMED).code == 0
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
 
 
 def test_times(run: InProcess, work: Path) -> None:
@@ -128,7 +176,11 @@ def test_without_a_pcr_nothing_is_known_of_the_image(
 
 def test_debug_mode_carries_its_caveat(run: InProcess, work: Path) -> None:
     zeros = dict.fromkeys(range(3), bytes(48))
-    done = run("verify", doc(work, pcrs=zeros), *OWN, f"--pcr=0={'00' * 48}", "--json")
+    wanted = ("verify", doc(work, pcrs=zeros), *OWN, f"--pcr=0={'00' * 48}", "--json")
+    refused = run(*wanted)
+    assert (refused.code, refused.stdout) == (10, b"")
+    assert "started in debug mode (step 5, expectations)" in refused.error
+    done = run(*wanted, "--allow-debug")
     assert done.code == 0
     assert [one["code"] for one in done.json["caveats"]] == ["debug-enclave"]
 
@@ -262,7 +314,7 @@ def test_a_birth_certificate_that_is_not_as_expected(
     done = run(*BIRTH, *options)
     assert (done.code, done.stdout) == (10, b"")
     assert message in done.error
-    assert "(step expectations)" in done.error
+    assert "(step 5, expectations)" in done.error
 
 
 def test_a_file_that_is_no_birth_certificate(run: InProcess, work: Path) -> None:
@@ -285,6 +337,7 @@ def test_a_file_that_is_no_birth_certificate(run: InProcess, work: Path) -> None
         ([*NAMED, "--account", ACCOUNT, "--max-age", "1"], "--max-age is for a document alone"),
         ([*NAMED, "--account", ACCOUNT, "--as-of", "own"], "--as-of is for a document alone"),
         ([*NAMED, "--account", ACCOUNT, "--input", "raw"], "--input is for a document alone"),
+        ([*NAMED, "--account", ACCOUNT, "--allow-debug"], "--allow-debug is for a document alone"),
         ([*NAMED, "--account", ACCOUNT, "--also-image", "0=00"], "is not of the form N=HEX"),
         (
             [*NAMED, "--account", ACCOUNT, f"--also-image=0={'00' * 48},0={'00' * 48}"],

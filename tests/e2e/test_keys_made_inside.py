@@ -318,7 +318,7 @@ def test_a_certificate_is_worth_what_its_verifier_expects(world: World) -> None:
     # Without the emulator AWS' root is asked for, and no simulated document leads there.
     done = run_kmstool(*verify, *expecting(), directory=world.folder)
     assert done.code == 10
-    assert "(step chain)" in done.error
+    assert "(step 3, chain)" in done.error
     # Another image of the same account makes genuine ones too: only the PCRs tell.
     world.make("theirs.cert", enclave="successor")
     assert world.outside("verify", "--birth-certificate", "theirs.cert", *expecting()).code == 10

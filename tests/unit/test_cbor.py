@@ -82,6 +82,14 @@ def test_reads_any_form(encoding: str, item: object) -> None:
     assert cbor.decode(bytes.fromhex(encoding), max_depth=8) == item
 
 
+@pytest.mark.parametrize("encoding", ["bf0102ff", "5f4101ff", "7f6161ff", "9f01ff", "819fff"])
+def test_indefinite_lengths_are_refused_where_they_are_not_allowed(encoding: str) -> None:
+    data = bytes.fromhex(encoding)
+    cbor.decode(data, max_depth=8)
+    with pytest.raises(cbor.CborError, match="indefinite length"):
+        cbor.decode(data, max_depth=8, indefinite=False)
+
+
 def test_a_huge_length_costs_no_memory() -> None:
     program = (
         "import resource\n"

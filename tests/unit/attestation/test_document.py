@@ -23,6 +23,15 @@ def payload_of(*entries: bytes) -> bytes:
     return b"\xbf" + b"".join([*right, *entries]) + b"\xff"
 
 
+def pieces(name: str, item: bytes, *, indefinite: bool) -> bytes:
+    """A payload with the right fields, of which one has this encoding."""
+    content = fields(CHAIN, **{name: ...})
+    entries = [encode(key) + encode(value) for key, value in content.items()]
+    entries.append(encode(name) + item)
+    body = b"".join(entries)
+    return b"\xbf" + body + b"\xff" if indefinite else bytes([0xA0 | len(entries)]) + body
+
+
 def altered(name: str, value: object) -> bytes:
     return cose(encode(fields(CHAIN, **{name: value})), CHAIN.leaf.key)
 
@@ -82,16 +91,32 @@ NOT_CBOR: list[tuple[str, Callable[[], bytes], str]] = [
     ("cut", lambda: document(CHAIN)[:-1], "premature end"),
     ("tag 18 twice", lambda: b"\xd2\xd2" + document(CHAIN), "tags"),
     ("another tag", lambda: b"\xd1" + document(CHAIN), "tags"),
-    ("a tag inside", lambda: cose(payload_of(b"\x61x\xc1\x00"), CHAIN.leaf.key), "tags"),
     ("as long as may be", lambda: bytes(limits.DOCUMENT_MAX), "262143 bytes follow"),
     ("deep nesting", lambda: b"\x81" * 3000 + b"\0", "depth"),
+    ("huge array", lambda: b"\x9b" + b"\xff" * 8, "premature end"),
+    ("huge byte string", lambda: b"\x84\x5b" + b"\x7f" * 8, "premature end"),
+    ("header not CBOR", lambda: raw(protected=b""), "the protected header is not valid CBOR"),
+    ("array indefinite", lambda: b"\x9f" + document(CHAIN)[1:] + b"\xff", "indefinite length"),
+    (
+        "header of pieces",
+        lambda: b"\x84\x5f" + encode(HEADER) + b"\xff" + document(CHAIN)[6:],
+        "indefinite length",
+    ),
+    ("unprotected indefinite", lambda: raw().replace(b"\xa0", b"\xbf\xff", 1), "indefinite length"),
+    (
+        "payload of pieces",
+        lambda: b"\x84" + encode(HEADER) + b"\xa0\x5f" + encode(b"x") + b"\xff" + encode(bytes(96)),
+        "indefinite length",
+    ),
+]
+
+PAYLOAD_NOT_CBOR: list[tuple[str, Callable[[], bytes], str]] = [
+    ("a tag inside", lambda: cose(payload_of(b"\x61x\xc1\x00"), CHAIN.leaf.key), "tags"),
     (
         "deep nesting in the payload",
         lambda: cose(payload_of(encode("x") + b"\x81" * 50 + b"\0"), CHAIN.leaf.key),
         "depth",
     ),
-    ("huge array", lambda: b"\x9b" + b"\xff" * 8, "premature end"),
-    ("huge byte string", lambda: b"\x84\x5b" + b"\x7f" * 8, "premature end"),
     (
         "duplicate key",
         lambda: cose(payload_of(encode("nonce") + encode(b"m" * 16)), CHAIN.leaf.key),
@@ -114,7 +139,22 @@ NOT_CBOR: list[tuple[str, Callable[[], bytes], str]] = [
         "the payload is not valid CBOR: 1 bytes follow",
     ),
     ("payload not CBOR", lambda: raw(payload=b"\xff"), "the payload is not valid CBOR"),
-    ("header not CBOR", lambda: raw(protected=b""), "the protected header is not valid CBOR"),
+    *(
+        (
+            f"{name} indefinite in {form} map",
+            lambda name=name, item=item, form=form: cose(
+                pieces(name, item, indefinite=form == "an indefinite"), CHAIN.leaf.key
+            ),
+            "indefinite length",
+        )
+        for form in ("a definite", "an indefinite")
+        for name, item in (
+            ("user_data", b"\x5f\x41\x01\xff"),
+            ("digest", b"\x7f\x66SHA384\xff"),
+            ("pcrs", b"\xbf\x00\x58\x30" + bytes(48) + b"\xff"),
+            ("cabundle", b"\x9f\x41\x01\xff"),
+        )
+    ),
 ]
 
 
@@ -153,7 +193,7 @@ def test_keys_with_one_hash_cost_no_time(part: str) -> None:
     assert time.process_time() - began < 0.2
 
 
-RULES: list[tuple[str, Callable[[], bytes], str]] = [
+COSE_RULES: list[tuple[str, Callable[[], bytes], str]] = [
     ("too long", lambda: bytes(limits.DOCUMENT_MAX + 1), "over 262144"),
     ("a map", lambda: b"\xa0", "array of four"),
     ("three parts", lambda: encode([HEADER, {}, b"x"]), "array of four"),
@@ -182,10 +222,13 @@ RULES: list[tuple[str, Callable[[], bytes], str]] = [
     ("payload a text", lambda: raw(payload="x"), "the payload is not a byte string"),
     ("payload empty", lambda: raw(payload=b""), "the payload has 0 bytes"),
     ("payload long", lambda: raw(payload=bytes(16385)), "the payload has 16385 bytes"),
-    ("payload a list", lambda: raw(payload=encode([])), "the payload is not a map"),
     ("signature nil", lambda: raw(signature=None), "the signature is not a byte string"),
     ("signature of P-256", lambda: raw(signature=bytes(64)), "has 64 bytes, not 96"),
     ("signature of P-521", lambda: raw(signature=bytes(132)), "has 132 bytes, not 96"),
+]
+
+RULES: list[tuple[str, Callable[[], bytes], str]] = [
+    ("payload a list", lambda: raw(payload=encode([])), "the payload is not a map"),
     ("unknown field", lambda: document(CHAIN, x=1), "the field 'x' is not one of"),
     (
         "unknown field with a number for a name",
@@ -240,9 +283,11 @@ RULES: list[tuple[str, Callable[[], bytes], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("make", "message"), [row[1:] for row in NOT_CBOR], ids=[row[0] for row in NOT_CBOR]
+    ("make", "message"),
+    [row[1:] for row in NOT_CBOR + COSE_RULES],
+    ids=[row[0] for row in NOT_CBOR + COSE_RULES],
 )
-def test_what_is_not_strict_cbor(make: Callable[[], bytes], message: str) -> None:
+def test_what_is_not_a_cose_sign1(make: Callable[[], bytes], message: str) -> None:
     with pytest.raises(DocumentError, match=message) as caught:
         parse_document(make())
     assert caught.value.step == "cbor"
@@ -250,7 +295,9 @@ def test_what_is_not_strict_cbor(make: Callable[[], bytes], message: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("make", "message"), [row[1:] for row in RULES], ids=[row[0] for row in RULES]
+    ("make", "message"),
+    [row[1:] for row in PAYLOAD_NOT_CBOR + RULES],
+    ids=[row[0] for row in PAYLOAD_NOT_CBOR + RULES],
 )
 def test_what_breaks_a_rule(make: Callable[[], bytes], message: str) -> None:
     with pytest.raises(DocumentError, match=message) as caught:

@@ -269,7 +269,7 @@ def test_a_p521_leaf_is_refused_before_its_signature_is_looked_at() -> None:
     assert caught.value.step == "chain"
     with pytest.raises(DocumentError, match="132 bytes") as caught:
         check(cose(payload, P521), root=chain.root.der)
-    assert caught.value.step == "document"
+    assert caught.value.step == "cbor"
 
 
 def test_what_the_library_only_warns_of_is_refused_and_nothing_is_printed() -> None:
@@ -362,7 +362,13 @@ def test_a_payload_of_another_document() -> None:
 
 # --- (5) the expectations ----------------------------------------------------------------------
 
-FULL = document(CHAIN, public_key=b"key", user_data=b"data", nonce=b"n" * 16, pcrs={0: bytes(48)})
+FULL = document(
+    CHAIN,
+    public_key=b"key",
+    user_data=b"data",
+    nonce=b"n" * 16,
+    pcrs={0: b"\0" * 48, 1: b"\1" * 48},
+)
 
 
 @pytest.mark.parametrize(

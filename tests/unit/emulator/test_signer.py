@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from kmstool.attestation.document import parse_document
-from kmstool.attestation.verify import own_time, verify_document
+from kmstool.attestation.verify import Expectations, VerifiedDocument, own_time, verify_document
 from kmstool.emulator.signer import SigningChain
 from kmstool.errors import InputError, LocalFileError
 
@@ -25,6 +25,11 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def chain() -> SigningChain:
     return SigningChain.generate(now=NOW)
+
+
+def verify(document: bytes, chain: SigningChain, at: datetime) -> VerifiedDocument:
+    allowed = Expectations(allow_debug=True)  # their PCRs are zero
+    return verify_document(document, root_der=chain.root_der, at=at, expectations=allowed)
 
 
 def sign(chain: SigningChain, moment: datetime) -> bytes:
@@ -71,9 +76,9 @@ def test_a_saved_chain_is_the_same_chain(chain: SigningChain, tmp_path: Path) ->
     assert loaded.root_der == chain.root_der
     assert loaded.cabundle == chain.cabundle
     assert loaded.leaf.certificate == chain.leaf.certificate
-    verify_document(sign(loaded, NOW), root_der=chain.root_der, at=NOW)
+    verify(sign(loaded, NOW), chain, NOW)
     later = NOW + timedelta(days=2)
-    verify_document(sign(loaded, later), root_der=chain.root_der, at=later)
+    verify(sign(loaded, later), chain, later)
 
 
 def test_keys_are_for_the_owner_alone(chain: SigningChain, tmp_path: Path) -> None:
@@ -106,20 +111,20 @@ def test_the_leaf_is_renewed_before_its_documents_expire(chain: SigningChain) ->
     document = sign(fresh, near)
     assert fresh.leaf.certificate != first
     # Five minutes are what KMS allows: the leaf must hold as long.
-    verify_document(document, root_der=fresh.root_der, at=near + timedelta(minutes=5))
+    verify(document, fresh, near + timedelta(minutes=5))
 
 
 def test_documents_before_the_leaf_get_a_leaf_of_their_time() -> None:
     chain = SigningChain.generate(now=NOW)
     before = NOW - timedelta(hours=5)
     document = sign(chain, before)
-    verify_document(document, root_der=chain.root_der, at=own_time(parse_document(document)))
+    verify(document, chain, own_time(parse_document(document)))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_any_number_of_intermediates(count: int) -> None:
     chain = SigningChain.generate(now=NOW, intermediates=count)
-    verified = verify_document(sign(chain, NOW), root_der=chain.root_der, at=NOW)
+    verified = verify(sign(chain, NOW), chain, NOW)
     assert len(verified.chain.certificates) == count + 2
 
 

@@ -212,7 +212,8 @@ def test_the_clock_is_the_callers(chain: SigningChain, days: float) -> None:
     document = document_of(nsm)
     moment = own_time(parse_document(document))
     assert abs(moment.timestamp() - now) < 0.01
-    verify_document(document, root_der=chain.root_der, at=moment)
+    debug = Expectations(allow_debug=True)  # no PCR has a value
+    verify_document(document, root_der=chain.root_der, at=moment, expectations=debug)
 
 
 def test_a_document_is_not_as_long_lived_as_its_signer(chain: SigningChain) -> None:
