@@ -96,6 +96,11 @@ OUTSIDERS_MAY_SEAL = Caveat(
     "anybody of the account may encrypt under the key without an attestation, so what the enclave"
     " decrypts says nothing of who wrote it",
 )
+UNATTESTED_DATA_KEY = Caveat(
+    "unattested-data-key",
+    "the data key came to a machine that is no enclave: whoever rules over it, or over the"
+    " credentials, endpoint and roots that it uses, may know that key and open the file",
+)
 
 CATALOGUE: dict[str, Caveat] = {
     caveat.code: caveat
@@ -116,6 +121,7 @@ CATALOGUE: dict[str, Caveat] = {
         NOT_LOCKED,
         MIXED_IMAGES,
         OUTSIDERS_MAY_SEAL,
+        UNATTESTED_DATA_KEY,
     )
 }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from kmstool.arn import KeyArn, parse_key_arn
+from kmstool.caveats import UNATTESTED_DATA_KEY
 from kmstool.cli.input import read_bytes
 from kmstool.cli.options import KEY_ID_VARIABLE
 from kmstool.cli.public_key import parse_public_key
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     from kmstool.cli.expectations import BirthExpectations
 
 _IMAGE_PCRS: Final = (0, 1, 2)
+_ENCLAVE_OPTIONS: Final = {
+    "via": "--via",
+    "region": "--region",
+    "credentials": "--credentials",
+    "host": "--host",
+    "fips": "--fips",
+    "roots_file": "--roots",
+    "nonce": "--nonce",
+    "user_data": "--user-data",
+}
 
 
 def read_recipients(
@@ -50,9 +61,15 @@ def read_recipients(
 
 
 def make_data_keys(
-    keys: list[KeyArn], context: dict[str, str] | None, session: SessionOptions
+    keys: list[KeyArn], context: dict[str, str] | None, session: SessionOptions, *, outside: bool
 ) -> list[Recipient]:
-    """Asks KMS for one data key under each key."""
+    """Asks KMS for one data key under each key.
+
+    Args:
+        outside: this machine is no enclave, and gets it without attestation.
+    """
+    if outside:
+        return _make_outside(keys, context, session)
     if not keys:
         return []
     if is_relayed(session):
@@ -68,6 +85,23 @@ def make_data_keys(
             kms = stack.enter_context(open_direct(session, key=key))
             recipients.append(data_key_recipient(kms, key, context))
     return recipients
+
+
+def _make_outside(
+    keys: list[KeyArn], context: dict[str, str] | None, session: SessionOptions
+) -> list[Recipient]:
+    from kmstool.outside import outside_data_key  # noqa: PLC0415 - as above
+
+    usual = SessionOptions()
+    for name, option in _ENCLAVE_OPTIONS.items():
+        if getattr(session, name) != getattr(usual, name):
+            raise SettingError(
+                f"{option} means nothing with --outside",
+                hint="credentials and endpoint are those that an AWS SDK finds (AWS_PROFILE,"
+                " AWS_ENDPOINT_URL_KMS, AWS_USE_FIPS_ENDPOINT), and nothing is attested",
+            )
+    session.tolerance.check((UNATTESTED_DATA_KEY,))
+    return [outside_data_key(key, context, timeout=session.timeout) for key in keys]
 
 
 def _keys(key_ids: tuple[str, ...], public_keys: int, *, with_data_key: bool) -> list[KeyArn]:

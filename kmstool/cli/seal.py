@@ -34,7 +34,14 @@ CIPHERS = {"aes-256-gcm": BodyCipher.AES_256_GCM, "chacha20-poly1305": BodyCiphe
     "--data-key",
     "with_data_key",
     is_flag=True,
-    help="Seal under a data key of each KMS key whose --key-id no --to takes; inside an enclave.",
+    help="Seal under a data key of each KMS key whose --key-id no --to takes; inside an enclave,"
+    " or with --outside.",
+)
+@click.option(
+    "--outside",
+    is_flag=True,
+    help="With --data-key: this machine is no enclave. Ask KMS as an AWS SDK would, without"
+    " attestation; this machine sees the data key, hence the caveat unattested-data-key.",
 )
 @click.option(
     "--key-id",
@@ -75,6 +82,7 @@ def seal(
     source: str,
     to: tuple[str, ...],
     with_data_key: bool,
+    outside: bool,
     key_ids: tuple[str, ...],
     encryption_context: tuple[tuple[str, str], ...],
     expected: BirthExpectations,
@@ -99,17 +107,17 @@ def seal(
       kmstool seal --to enclave-key.pem --key-id "$ARN" -o config.sealed config.json
       kmstool seal --to key.cert --pcr-from image.json --account 111122223333 -o a.sealed a
       kmstool seal --data-key --key-id "$ARN" --encryption-context app=web -o db.sealed db
+      kmstool seal --data-key --outside --key-id "$ARN" -o state.sealed state
     """
     context = as_mapping(encryption_context)
-    if context is not None and not with_data_key:
-        raise click.UsageError(
-            "--encryption-context is for --data-key", click.get_current_context()
-        )
+    for option, is_given in (("--encryption-context", context is not None), ("--outside", outside)):
+        if is_given and not with_data_key:
+            raise click.UsageError(f"{option} is for --data-key", click.get_current_context())
     check_target(output)
     recipients, keys = read_recipients(to, key_ids, expected, with_data_key=with_data_key)
     signing_key = None if sign_with is None else read_signing_key(sign_with)
     common.tolerance().check(_caveats(recipients))
-    recipients += make_data_keys(keys, context, session)
+    recipients += make_data_keys(keys, context, session, outside=outside)
     console.warn(_caveats(recipients))
     with InputStream(source, what="the plaintext") as stream, Stream(output) as target:
         with progress(stream, "sealing") as watched:

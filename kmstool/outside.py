@@ -1,0 +1,142 @@
+"""A data key on a machine that is no enclave: KMS GenerateDataKey without attestation.
+
+With what an AWS SDK finds there, by botocore: its whole chain of credentials, its endpoint, its
+roots. None of that is the trusted room's, hence the caveat `unattested-data-key` on every data key
+from here. The key's policy has to allow this role kms:GenerateDataKey without conditions on an
+attestation; opening can still be for one image alone.
+
+Never: inside an image, which has no botocore; a data key in a message or a `repr`.
+Source: KMS API Reference, GenerateDataKey.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from kmstool import limits
+from kmstool.caveats import UNATTESTED_DATA_KEY
+from kmstool.errors import (
+    CredentialsError,
+    KmsError,
+    SettingError,
+    TransportError,
+    UntrustedAnswerError,
+)
+from kmstool.refusals import parse_error
+from kmstool.sealing.format import KEY_LENGTH
+from kmstool.sealing.recipients import DataKeyRecipient
+
+if TYPE_CHECKING:
+    from kmstool.arn import KeyArn
+
+_ATTEMPTS: Final = 3
+_NO_CREDENTIALS: Final = "log in (aws sso login), or set AWS_PROFILE or the AWS_* variables"
+# What `refusals.HINTS` says of an enclave.
+_HINTS: Final = {
+    "AccessDeniedException": "the key's policy or an IAM policy has to allow this role"
+    " kms:GenerateDataKey without a condition on kms:RecipientAttestation",
+    "ExpiredTokenException": _NO_CREDENTIALS,
+    "InvalidSignatureException": "check this machine's clock, and the secret access key",
+}
+
+
+def outside_data_key(
+    key: "KeyArn",
+    encryption_context: Mapping[str, str] | None = None,
+    *,
+    timeout: float = limits.DEADLINE,
+) -> DataKeyRecipient:
+    """A new data key under `key`, which this machine and whoever rules over it may know.
+
+    Args:
+        timeout: seconds for KMS to answer one of up to three attempts.
+
+    Raises:
+        CredentialsError: an SDK finds none. KmsError. TransportError: KMS cannot be reached.
+        SettingError: the endpoint is not https. UntrustedAnswerError: the answer is not of this key. ModuleNotFoundError: without botocore.
+    """
+    context = dict(encryption_context or {})
+    answer = _generate(key, context, timeout)
+    data_key, blob = answer.get("Plaintext"), answer.get("CiphertextBlob")
+    if answer.get("KeyId") != str(key):
+        raise UntrustedAnswerError(f"kms answered for another key than {key}")
+    if not isinstance(data_key, bytes) or len(data_key) != KEY_LENGTH:
+        raise UntrustedAnswerError(f"kms answered without a data key of {KEY_LENGTH} bytes")
+    if not isinstance(blob, bytes) or not 1 <= len(blob) <= limits.CIPHERTEXT_MAX:
+        raise UntrustedAnswerError("kms answered without a CiphertextBlob of a possible length")
+    return DataKeyRecipient(
+        key=key,
+        data_key=data_key,
+        ciphertext_blob=blob,
+        encryption_context=context,
+        caveats=(UNATTESTED_DATA_KEY,),
+    )
+
+
+def _generate(key: "KeyArn", context: dict[str, str], timeout: float) -> Mapping[str, Any]:
+    # Not at the top: it takes 200 ms, and no other way to seal needs it.
+    from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import (  # noqa: PLC0415
+        BotoCoreError,
+        ClientError,
+        CredentialRetrievalError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        ProfileNotFound,
+        SSOError,
+    )
+    from botocore.session import Session  # noqa: PLC0415
+
+    config = Config(
+        connect_timeout=limits.CONNECT_TIMEOUT,
+        read_timeout=timeout,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+    )
+    try:
+        client: Any = Session().create_client("kms", region_name=key.region, config=config)
+        _check_endpoint(client.meta.endpoint_url)
+        answer: Mapping[str, Any] = client.generate_data_key(
+            KeyId=str(key), KeySpec="AES_256", EncryptionContext=context
+        )
+    except ClientError as error:
+        raise _refusal(error.response) from None
+    except (
+        NoCredentialsError,
+        PartialCredentialsError,
+        CredentialRetrievalError,
+        ProfileNotFound,
+        SSOError,
+    ) as error:
+        raise CredentialsError(
+            f"botocore finds no credentials ({type(error).__name__})", hint=_NO_CREDENTIALS
+        ) from None
+    except BotoCoreError as error:
+        raise TransportError(
+            f"KMS could not be asked ({type(error).__name__})",
+            hint="look at the network, and at AWS_ENDPOINT_URL_KMS, AWS_CA_BUNDLE and proxies",
+        ) from None
+    return answer
+
+
+def _check_endpoint(url: str) -> None:
+    if not url.startswith("https://"):
+        raise SettingError(
+            "the endpoint of KMS is not an https URL, and a data key would cross the network in"
+            " the clear",
+            hint="correct AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL or the profile's endpoint_url",
+        )
+
+
+def _refusal(response: Mapping[str, Any]) -> KmsError:
+    said, metadata = response.get("Error", {}), response.get("ResponseMetadata", {})
+    code = str(said.get("Code", ""))
+    # AWS explains a wrong signature with the canonical request: the session token stands in it.
+    message = "" if "Signature" in code else said.get("Message", "")
+    error = parse_error(
+        "GenerateDataKey",
+        metadata.get("HTTPStatusCode", 0),
+        {"x-amzn-requestid": str(metadata.get("RequestId", ""))},
+        json.dumps({"__type": code, "message": message}).encode(),
+    )
+    error.hint = _HINTS.get(error.code, error.hint)
+    return error
