@@ -49,16 +49,17 @@ class HttpRequest:
 
 
 def authenticate(
-    request: HttpRequest, principals: Principals, *, region: str, now: float
+    request: HttpRequest, principals: Principals, *, region: str, now: float, service: str = "kms"
 ) -> Principal:
     """The principal who signed the request.
 
     Args:
         now: seconds since 1970.
+        service: whose request it is, as in the signature's scope.
 
     Raises:
         Refusal: `MissingAuthenticationTokenException`, `IncompleteSignatureException`,
-            `UnrecognizedClientException` or `InvalidSignatureException`.
+            `UnrecognizedClientException`, `InvalidSignatureException` or `ExpiredTokenException`.
     """
     authorization = request.headers.get("authorization")
     if not authorization:
@@ -67,28 +68,32 @@ def authenticate(
     scope = claims["Credential"].split("/")
     if len(scope) != 5:
         raise _incomplete("Credential must have exactly 5 slash-delimited elements")
-    access_key_id, scope_date, scope_region, service, terminator = scope
+    access_key_id, scope_date, scope_region, scope_service, terminator = scope
     timestamp = request.headers.get("x-amz-date", "")
     if not _DATE.fullmatch(timestamp):
         raise _incomplete("Authorization header requires existence of an 'X-Amz-Date' header")
     signed = claims["SignedHeaders"].split(";")
     _check_signed_headers(request, signed)
 
-    principal = principals.by_access_key.get(access_key_id)
+    principal = principals.find(access_key_id)
     if principal is None:
         raise _unrecognized()
     _check_region(scope_region, region, request.headers["host"].partition(":")[0].lower())
-    if service != "kms":
-        raise _bad_signature("Credential should be scoped to correct service: 'kms'.")
+    if scope_service != service:
+        raise _bad_signature(f"Credential should be scoped to correct service: '{service}'.")
     if terminator != "aws4_request":
         raise _bad_signature("Credential should be scoped with a valid terminator: 'aws4_request'")
     if scope_date != timestamp[:8]:
         raise _bad_signature("Date in Credential scope does not match YYYYMMDD from ISO-8601 date")
     _check_time(timestamp, now)
-    expected = _sign(request, signed, timestamp, principal, region)
+    expected = _sign(request, signed, timestamp, principal, (service, region))
     if not hmac.compare_digest(expected.encode(), claims["Signature"].encode()):
         raise _bad_signature(_MISMATCH)
     _check_session_token(request, principal)
+    if principal.session is not None and principal.session.expires <= now:
+        raise Refusal(
+            "ExpiredTokenException", "The security token included in the request is expired"
+        )
     return principal
 
 
@@ -103,7 +108,11 @@ class _RebuiltSignature(SigV4Auth):
 
 
 def _sign(
-    request: HttpRequest, signed: list[str], timestamp: str, principal: Principal, region: str
+    request: HttpRequest,
+    signed: list[str],
+    timestamp: str,
+    principal: Principal,
+    scope: tuple[str, str],
 ) -> str:
     rebuilt = AWSRequest(
         method=request.method,
@@ -113,7 +122,7 @@ def _sign(
     )
     rebuilt.context["timestamp"] = timestamp
     credentials = Credentials(principal.access_key_id, principal.secret_access_key)
-    signer = _RebuiltSignature(credentials, "kms", region)
+    signer = _RebuiltSignature(credentials, *scope)
     canonical = signer.canonical_request(rebuilt)
     return str(signer.signature(signer.string_to_sign(rebuilt, canonical), rebuilt))
 

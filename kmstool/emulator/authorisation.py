@@ -5,7 +5,8 @@ into KMS' AccessDeniedException, with the evaluator's reason behind AWS' usual s
 which condition failed is what an emulator is for. Condition keys that it does not know (such as
 `kms:ViaService`) make the evaluator deny and say so.
 
-Identity policies are `Principal.iam_allows`, without conditions.
+Identity policies are `Principal.iam_allows`, without conditions. A session policy takes away from
+all that (`role_sessions.py`).
 """
 
 import json
@@ -27,6 +28,7 @@ from kmstool.policy.evaluate import (
     evaluate,
     parse_policy,
 )
+from kmstool.policy.parse import Effect, PrincipalKind
 
 
 def authorise_key(
@@ -62,16 +64,21 @@ def authorise_key(
     context |= encryption_context_keys(encryption_context)
     if attested is not None:
         context |= attestation_keys(attested.pcrs)
-    decision = _evaluate(principal, action, key.arn, _parse(policy), context)
+    parsed = _parse(policy)
+    decision = _evaluate(principal, action, key.arn, parsed, context)
     # A grant adds to the policy, and only an explicit Deny takes away from both.
     granted = decision.decided_by is None and key.grants_to(
         principal.arn, action.removeprefix("kms:")
     )
     if not decision.allowed and not granted:
         raise _denied(principal, action, key.arn, decision.reason)
+    alone = _names_session(principal, parsed, decision)
+    _authorise_session(principal, action, key.arn, context, alone=alone)
 
 
-def authorise_identity(principal: Principal, action: str, resource: str) -> None:
+def authorise_identity(
+    principal: Principal, action: str, resource: str, *, attested: Attested | None = None
+) -> None:
     """Raises `AccessDeniedException` unless the principal's identity policies allow the action."""
     if not principal.identity_allows(action):
         raise _denied(
@@ -80,6 +87,10 @@ def authorise_identity(principal: Principal, action: str, resource: str) -> None
             resource,
             f"no identity-based policy allows {action} (no key policy has a say in it)",
         )
+    context: dict[str, tuple[str, ...]] = {"aws:securetransport": ("true",)}
+    if attested is not None:
+        context |= attestation_keys(attested.pcrs)
+    _authorise_session(principal, action, resource, context, alone=False)
 
 
 def default_policy(partition: str, account_id: str) -> str:
@@ -145,15 +156,55 @@ def _evaluate(
     policy: Policy,
     context: Mapping[str, tuple[str, ...]],
 ) -> Decision:
-    request = Request(action=action, principal=principal.arn, resource=resource, context=context)
+    request = Request(
+        action=action,
+        principal=principal.arn,
+        resource=resource,
+        context=context,
+        session=principal.session.arn if principal.session else None,
+    )
     return evaluate(policy, request, identity_allows=principal.identity_allows)
+
+
+def _authorise_session(
+    principal: Principal,
+    action: str,
+    resource: str,
+    context: Mapping[str, tuple[str, ...]],
+    *,
+    alone: bool,
+) -> None:
+    """Raises `AccessDeniedException` where a session policy does not allow the action.
+
+    Args:
+        alone: the key's policy names the session itself; then only an explicit Deny counts.
+    """
+    if principal.session is None or principal.session.policy is None:
+        return
+    decision = principal.session.policy.decide(action, principal, resource, context)
+    if not decision.allowed and not (alone and decision.decided_by is None):
+        raise _denied(
+            principal, action, resource, f"no session policy allows {action}: {decision.reason}"
+        )
+
+
+def _names_session(principal: Principal, policy: Policy, decision: Decision) -> bool:
+    return principal.session is not None and any(
+        result.matched
+        and result.effect is Effect.ALLOW
+        and any(
+            named.kind is PrincipalKind.SESSION and named.text == principal.session.arn
+            for named in policy.statements[result.index].principals
+        )
+        for result in decision.statements
+    )
 
 
 def _denied(principal: Principal, action: str, resource: str, reason: str) -> Refusal:
     return Refusal(
         "AccessDeniedException",
-        f"User: {principal.arn} is not authorized to perform: {action} on resource: {resource}"
-        f" because {reason}",
+        f"User: {principal.caller_arn} is not authorized to perform: {action}"
+        f" on resource: {resource} because {reason}",
     )
 
 

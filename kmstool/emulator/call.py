@@ -88,8 +88,9 @@ class Call:
         if key.account_id != self.account_id:
             raise Refusal(
                 "AccessDeniedException",
-                f"User: {self.principal.arn} is not authorized to perform: kms:{self.operation} on"
-                f" resource: {key.arn} because it does not work on a key of another account",
+                f"User: {self.principal.caller_arn} is not authorized to perform:"
+                f" kms:{self.operation} on resource: {key.arn} because it does not work"
+                " on a key of another account",
             )
         return key
 
@@ -127,7 +128,9 @@ class Call:
 
     def authorise_identity(self, resource: str) -> None:
         """Asks the identity policies alone, where no key's policy has a say."""
-        authorise_identity(self.principal, f"kms:{self.operation}", resource)
+        authorise_identity(
+            self.principal, f"kms:{self.operation}", resource, attested=self.attested
+        )
 
     def context_of(self, key: Key, member: str) -> dict[str, str]:
         """The encryption context in a member of the request, within KMS' limits.

@@ -107,6 +107,7 @@ def environment_of(
         "KMSTOOL_EMULATOR": str(folder),
         "KMSTOOL_REGION": region,
         "AWS_ENDPOINT_URL_KMS": f"https://localhost:{kms.port}",
+        "AWS_ENDPOINT_URL_STS": f"https://localhost:{kms.port}",
         "AWS_CA_BUNDLE": str(folder / CA_FILE),
         "AWS_ACCESS_KEY_ID": admin.access_key_id,
         "AWS_SECRET_ACCESS_KEY": admin.secret_access_key,

@@ -107,7 +107,7 @@ class Ground:
         )
         everybody = (*emulator.principals.by_access_key.values(), self.outsider)
         self.kms = Kms(
-            principals=collect_principals(everybody),
+            principals=collect_principals(everybody, sessions=emulator.principals.sessions),
             store=emulator.store,
             region=emulator.region,
             root_der=emulator.chain.root_der,

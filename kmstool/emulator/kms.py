@@ -155,7 +155,7 @@ class Kms:
         target = request.headers.get("x-amz-target", "")
         record.operation = target.removeprefix(_TARGET_PREFIX)[:64] or "-"
         principal = authenticate(request, self._principals, region=self._region, now=now)
-        record.principal = principal.arn
+        record.principal = principal.caller_arn
         operation = self._operation(request, target)
         parameters = self._model.parse_request(operation, request.body)
         call = self._call(operation, principal, parameters, now)

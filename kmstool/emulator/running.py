@@ -1,4 +1,4 @@
-"""A whole emulator in this process: KMS on loopback, a security module on a Unix socket.
+"""A whole emulator in this process: KMS and STS on loopback, a security module on a Unix socket.
 
 `Emulator` is what `kmstool emulator run|serve` and the tests use; `SecondEnclave` is another image
 against the same KMS. Both write into an existing directory and take out again what they put in.
@@ -16,6 +16,7 @@ from typing import Literal, Self
 from kmstool.arn import partition_of_region
 from kmstool.emulator import directory as layout
 from kmstool.emulator.attested import RANDOM_SHAPE
+from kmstool.emulator.authentication import HttpRequest
 from kmstool.emulator.certificates import Authority
 from kmstool.emulator.cms_writer import Shape
 from kmstool.emulator.kms import Kms
@@ -30,9 +31,10 @@ from kmstool.emulator.principals import (
     Principals,
     default_principals,
 )
-from kmstool.emulator.server import Server
+from kmstool.emulator.server import HttpAnswer, Server
 from kmstool.emulator.signer import SigningChain
 from kmstool.emulator.store import Store
+from kmstool.emulator.sts import Sts, is_query
 from kmstool.errors import LocalFileError, SettingError
 from kmstool.roots import nitro_root_der
 
@@ -106,8 +108,14 @@ class Emulator:
                 report=options.report,
                 clock=options.clock,
             )
+            self.sts = Sts(
+                principals=self.principals,
+                region=options.region,
+                report=options.report,
+                clock=options.clock,
+            )
             server = Server(
-                self.kms.handle,
+                self._handle,
                 self.authority.server_context(),
                 port=options.port,
                 report=options.report,
@@ -142,6 +150,9 @@ class Emulator:
         return layout.environment_of(
             self.directory, kms=self.address, region=self.region, admin=self.admin
         )
+
+    def _handle(self, request: HttpRequest) -> HttpAnswer:
+        return (self.sts if is_query(request) else self.kms).handle(request)
 
     def close(self) -> None:
         """Ends every thread and removes the files; the store's file stays."""

@@ -71,6 +71,7 @@ def test_environment(tmp_path: Path) -> None:
         "KMSTOOL_EMULATOR": str(tmp_path),
         "KMSTOOL_REGION": "eu-west-1",
         "AWS_ENDPOINT_URL_KMS": "https://localhost:4433",
+        "AWS_ENDPOINT_URL_STS": "https://localhost:4433",
         "AWS_CA_BUNDLE": str(tmp_path / "ca.pem"),
         "AWS_ACCESS_KEY_ID": ADMIN.access_key_id,
         "AWS_SECRET_ACCESS_KEY": ADMIN.secret_access_key,

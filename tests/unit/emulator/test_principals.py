@@ -33,6 +33,9 @@ def test_a_file(tmp_path: Path) -> None:
     assert first.identity_allows("kms:encrypt")
     assert not first.identity_allows("kms:Decrypt")
     assert not second.identity_allows("kms:CreateKey")
+    assert first.trusts == ()
+    trusting = parse_principals(ENTRY + f'trusts = ["{ENCLAVE_ARN}"]').named(ADMIN_ARN)
+    assert trusting.trusts == (ENCLAVE_ARN,)
 
 
 def test_defaults() -> None:
@@ -45,6 +48,7 @@ def test_defaults() -> None:
     assert enclave.identity_allows("kms:GenerateRandom")
     assert enclave.identity_allows("kms:CreateKey")
     assert not enclave.identity_allows("kms:Decrypt")
+    assert (admin.trusts, enclave.trusts) == ((), (ADMIN_ARN, ENCLAVE_ARN))
     with pytest.raises(SettingError):
         one.named("arn:aws:iam::111122223333:role/none")
     assert "arn:aws-cn:" in default_principals("aws-cn").by_access_key.popitem()[1].arn  # type: ignore[attr-defined]
@@ -74,6 +78,9 @@ def test_defaults() -> None:
         ENTRY.replace('["kms:*Key*", "kms:Encrypt"]', '"kms:*"'),
         ENTRY.replace("kms:Encrypt", "s3:GetObject"),
         ENTRY.replace('"kms:Encrypt"', "1"),
+        ENTRY + f'trusts = "{ADMIN_ARN}"',
+        ENTRY + 'trusts = ["111122223333"]',
+        ENTRY + "trusts = [1]",
     ],
 )
 def test_files_that_are_refused(text: str) -> None:
