@@ -11,6 +11,7 @@ fixture is used. How to use it: docs/howto/attack-your-own-program.md. For tests
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -72,22 +73,32 @@ class Enclave:
         env: Mapping[str, str] | None = None,
         timeout: float = TIMEOUT,
     ) -> Run:
-        """Runs a command for `timeout` seconds at most; `env` is added to its environment."""
+        """Runs a command for `timeout` seconds at most; `env` is added to its environment.
+
+        It is ended at its timeout with everything that it started.
+        """
         from kmstool.emulator.directory import environment_around  # noqa: PLC0415
 
         variables = environment_around(os.environ, {**self.environment, **(env or {})})
         try:
-            done = subprocess.run(  # noqa: S603 - it is the tester's own program
+            with subprocess.Popen(  # noqa: S603 - it is the tester's own program
                 [str(part) for part in command],
-                input=input,
                 env=variables,
-                capture_output=True,
-                timeout=timeout,
-                check=False,
-            )
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            ) as process:
+                try:
+                    stdout, stderr = process.communicate(input, timeout)
+                except BaseException:  # its time is up, or the test's
+                    # With all that it started: a shell's children would go on without it.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    raise
         except subprocess.TimeoutExpired as late:
             return Run(None, late.stdout or b"", late.stderr or b"")
-        return Run(done.returncode, done.stdout, done.stderr)
+        return Run(process.returncode, stdout, stderr)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ def test_the_how_to_quotes_the_example() -> None:
 
 
 MORE = '''
-import base64, sys, threading
+import base64, sys, threading, time
+from pathlib import Path
 
 KMSTOOL = [sys.executable, "-c", "from kmstool.cli.main import run; run()"]
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -103,6 +104,17 @@ def test_what_does_not_end_is_ended(enclave):
     assert (done.code, done.stdout) == (None, b"1\\n")
 
 
+def test_what_it_started_is_ended_too(enclave, tmp_path):
+    done = enclave.run("sh", "-c", f"sleep 60 & echo $! >{tmp_path}/pid; wait", timeout=2)
+    stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    assert done.code is None
+    for _ in range(100):  # it is whoever adopted it that takes note of its end
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError(stat.read_text())
+
+
 def test_two_attacks_at_once(hostile_parent):
     one, other = hostile_parent("half-open"), hostile_parent("padding-oracle-one-key")
     assert one.environment["KMSTOOL_EMULATOR"] != other.environment["KMSTOOL_EMULATOR"]
@@ -118,7 +130,7 @@ def test_nothing_is_left():
 def test_what_else_the_fixtures_do(tmp_path: Path) -> None:
     (tmp_path / "test_more.py").write_text(MORE)
     said = attacked(tmp_path, "program.py", "test_more.py")
-    assert "7 passed" in said, said
+    assert "8 passed" in said, said
 
 
 def test_the_fixtures_are_documented(tmp_path: Path) -> None:
