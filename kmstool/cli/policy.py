@@ -15,6 +15,7 @@ COMMANDS: tuple[Entry, ...] = (
         "build",
         "Write a key policy that lets in these images alone.",
     ),
+    Entry("check", "kmstool.cli.policy_check", "check", "Find known mistakes in a key policy."),
 )
 
 

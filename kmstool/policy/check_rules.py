@@ -147,7 +147,7 @@ MIXED_IMAGES = _note(
     "write one Allow for each image, with one value for each register",
 )
 
-# --- Denies ----------------------------------------------------------------------------------------
+# --- Denies --------------------------------------------------------------------------------------
 DENY_MIXES_PCRS = _mistake(
     "deny-mixes-pcrs",
     "conditions of one statement are ANDed: this Deny fires only where all of these registers"
@@ -161,7 +161,7 @@ DENY_TOO_WIDE = _mistake(
     "let it speak of Decrypt, DeriveSharedSecret, GenerateDataKey and GenerateDataKeyPair alone",
 )
 
-# --- Who may what ------------------------------------------------------------------------------------
+# --- Who may what --------------------------------------------------------------------------------
 ROOT_DELEGATION = _mistake(
     "root-delegation",
     "everything is left to the account's IAM policies, the ways around the conditions as well",
@@ -232,7 +232,7 @@ WAY_RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     }
 )
 
-# --- The key itself, which its policy does not show ------------------------------------------------
+# --- The key itself, which its policy does not show ----------------------------------------------
 GRANT = _mistake(
     "grant",
     "a grant adds to the policy, and knows nothing of attestation",

@@ -11,6 +11,7 @@ from kmstool.caveats import CATALOGUE
 from kmstool.cli import compat, emulator
 from kmstool.cli.exit_codes import BY_ERROR, ExitCode, exit_code_of
 from kmstool.limits import CMS_MAX
+from kmstool.policy.check_rules import RULES
 from kmstool.policy.keys import is_missing_when_absent
 from kmstool.policy.operators import OPERATOR_NAMES
 from kmstool.refusals import HINTS, RETRYABLE_CODES
@@ -169,3 +170,14 @@ def test_the_example_of_the_reference_runs() -> None:
     printed: list[str] = []
     exec(code, {"text": policy, "pcr0": bytes(48), "print": printed.append})
     assert printed[0].startswith("denied: statement number 1 denies it")
+
+
+# --- policy-check.md ---------------------------------------------------------------------------
+
+
+def test_every_mistake_has_its_row() -> None:
+    found = rows(page("policy-check.md"))
+    assert [code.strip("`") for code, *_ in found] == list(RULES)
+    for row, rule in zip(found, RULES.values(), strict=True):
+        assert row[1:] == [str(rule.weight), rule.meaning, rule.mend]
+        assert rule.code == row[0].strip("`")

@@ -1,0 +1,205 @@
+"""What a policy's conditions say of an attestation, and the mistakes in how they say it.
+
+`pinned` and `pinned_by_denies` answer which registers a request has to have right; `findings_of`
+says what is wrong with the conditions of one statement. A register that is named wrongly counts as
+named: the finding is about how, and never that nothing is named at all.
+
+Source: AWS KMS Developer Guide, "Condition keys for attested platforms"; IAM User Guide, "Condition
+operators" (what negated operators, IfExists and ForAllValues do where the key is missing).
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from kmstool.limits import NSM_PCR_COUNT_MAX, NSM_PCR_LENGTH
+from kmstool.policy import check_rules as rules
+from kmstool.policy.actions import (
+    OTHER_ACTIONS,
+    RECIPIENT_ACTIONS,
+    SEALING_ACTIONS,
+    WAYS_AROUND,
+    covers,
+    has_wildcard,
+    is_about_anybody,
+)
+from kmstool.policy.check_rules import Finding, Rule
+from kmstool.policy.operators import Quantifier
+from kmstool.policy.parse import Condition, Effect, Policy, Statement
+from kmstool.policy.printable import cut, shown
+
+# ASCII only: IAM's letter case knows no Kelvin sign.
+_ATTESTATION: Final = re.compile(r"kms:recipientattestation:(.*)", re.ASCII | re.IGNORECASE)
+_REGISTER: Final = re.compile(r"pcr(0|[1-9][0-9]?)", re.ASCII | re.IGNORECASE)
+_SHA384: Final = "imagesha384"
+_HEX: Final = re.compile(rf"[0-9A-Fa-f]{{{2 * NSM_PCR_LENGTH}}}")
+_WITHOUT_RECIPIENT: Final = tuple(
+    action
+    for action in (*WAYS_AROUND, *SEALING_ACTIONS, *OTHER_ACTIONS)
+    if action not in RECIPIENT_ACTIONS
+)
+
+
+def attestation_name(condition: Condition) -> str | None:
+    """`PCR0` and the like, as written; None where the condition is about something else."""
+    found = _ATTESTATION.fullmatch(condition.key)
+    return found[1] if found else None
+
+
+def register_of(condition: Condition) -> int | None:
+    """The register that a condition is about; ImageSha384 is PCR0."""
+    name = attestation_name(condition)
+    if name is None:
+        return None
+    if name.lower() == _SHA384:
+        return 0
+    found = _REGISTER.fullmatch(name)
+    return int(found[1]) if found and int(found[1]) < NSM_PCR_COUNT_MAX else None
+
+
+def passes_when_missing(condition: Condition) -> bool:
+    """Whether it holds for a request without the key, Null aside."""
+    operator = condition.operator
+    return operator.if_exists or operator.negated or operator.quantifier is Quantifier.ALL
+
+
+def named(statement: Statement) -> set[int]:
+    """The registers whose value an Allow asks for, rightly or wrongly."""
+    found = (register_of(one) for one in statement.conditions if one.operator.base != "Null")
+    return {index for index in found if index is not None}
+
+
+def asks_for_attestation(statement: Statement) -> bool:
+    """Whether no request without an attestation can fulfil the conditions."""
+    return any(
+        attestation_name(one) is not None
+        and (
+            "true" not in map(str.lower, one.values)
+            if one.operator.base == "Null"
+            else not passes_when_missing(one)
+        )
+        for one in statement.conditions
+    )
+
+
+def pinned_by_denies(policy: Policy, action: str) -> dict[int, set[str]]:
+    """Registers that everybody must have right for the action, with their values in small letters.
+
+    Only a Deny with this one condition counts: any other condition beside it is a way past it.
+    """
+    found: dict[int, set[str]] = {}
+    for statement in policy.statements:
+        if statement.effect is not Effect.DENY or len(statement.conditions) != 1:
+            continue
+        (condition,) = statement.conditions
+        index = register_of(condition)
+        fires_when_missing = condition.operator.negated and (
+            condition.operator.quantifier is not Quantifier.ANY
+        )
+        if (
+            index is not None
+            and fires_when_missing
+            and is_about_anybody(statement)
+            and covers(statement, action)
+        ):
+            found.setdefault(index, set()).update(map(str.lower, condition.values))
+    return found
+
+
+def findings_of(statement: Statement) -> Iterator[Finding]:
+    """What is wrong with the conditions of one statement."""
+    for condition in statement.conditions:
+        yield from _general(statement, condition)
+        name = attestation_name(condition)
+        if name is not None:
+            yield from _of_register(statement, condition, name)
+    if statement.effect is Effect.DENY:
+        yield from _of_deny(statement)
+        return
+    values = {
+        register_of(one): set(map(str.lower, one.values))
+        for one in statement.conditions
+        if register_of(one) is not None and one.operator.base != "Null"
+    }
+    if sum(len(one) > 1 for one in values.values()) > 1:
+        several = ", ".join(f"PCR{index}" for index, one in values.items() if len(one) > 1)
+        yield Finding(rules.MIXED_IMAGES, f"several values of each of {several}", statement)
+
+
+def _general(statement: Statement, condition: Condition) -> Iterator[Finding]:
+    """What is wrong with a condition of an Allow, whatever its key is."""
+    if statement.effect is Effect.DENY:
+        return
+    operator, key = condition.operator, shown(condition.key)
+    if operator.base == "Null":
+        if "true" in map(str.lower, condition.values):
+            yield Finding(rules.NULL_IN_ALLOW, f"it asks that {key} is missing", statement)
+        return
+    if operator.if_exists or operator.quantifier is Quantifier.ALL:
+        found = f"{operator} on {key} holds where the request has no such key"
+        yield Finding(rules.PASSES_WHEN_MISSING, found, statement)
+    elif operator.negated:
+        found = f"{operator} on {key} holds where the request has no such key"
+        yield Finding(rules.NEGATED_IN_ALLOW, found, statement)
+
+
+def _of_register(statement: Statement, condition: Condition, name: str) -> Iterator[Finding]:
+    def found(rule: Rule, sentence: str) -> Finding:
+        return Finding(rule, sentence, statement)
+
+    operator, index = condition.operator, register_of(condition)
+    if index is None:
+        yield found(rules.NOT_A_REGISTER, f"{shown(name)} is no register of an enclave")
+        return
+    if name.lower() == _SHA384:
+        yield found(rules.IMAGE_SHA384, "it names ImageSha384")
+    if operator.base == "Null":
+        return
+    if not operator.base.startswith("String"):
+        yield found(rules.PCR_OPERATOR, f"PCR{index} is compared by {operator}")
+        return
+    if "Like" in operator.base and any(map(has_wildcard, condition.values)):
+        yield found(
+            rules.PCR_WILDCARD,
+            f"PCR{index} is compared with the pattern"
+            f" {shown(next(filter(has_wildcard, condition.values)))}",
+        )
+    else:
+        yield from _of_values(statement, condition, index)
+    if "IgnoreCase" not in operator.base:
+        capitals = any(_HEX.fullmatch(one) and one != one.lower() for one in condition.values)
+        rule = rules.CASE_SENSITIVE_HEX if capitals else rules.CASE_SENSITIVE_OPERATOR
+        has = "a value in capitals" if capitals else "a value"
+        yield found(rule, f"PCR{index} is compared by {operator} with {has}")
+
+
+def _of_values(statement: Statement, condition: Condition, index: int) -> Iterator[Finding]:
+    for value in condition.values:
+        if not _HEX.fullmatch(value):
+            what = f"PCR{index} is compared with {shown(value)}, of {len(value)} characters"
+            yield Finding(rules.NOT_A_PCR, what, statement)
+        elif not value.strip("0") and condition.operator.negated is (
+            statement.effect is Effect.DENY
+        ):
+            yield Finding(rules.ZERO_PCR, f"it lets in a PCR{index} of zeros", statement)
+
+
+def _of_deny(statement: Statement) -> Iterator[Finding]:
+    negated = [
+        one for one in statement.conditions if register_of(one) is not None and one.operator.negated
+    ]
+    if not negated:
+        return
+    registers = sorted({index for one in negated if (index := register_of(one)) is not None})
+    if len(registers) > 1:
+        several = ", ".join(f"PCR{index}" for index in registers)
+        found = f"it fires only where all of {several} differ"
+        yield Finding(rules.DENY_MIXES_PCRS, found, statement)
+    others = [action for action in _WITHOUT_RECIPIENT if covers(statement, action)]
+    alone = all(
+        attestation_name(one) is not None and passes_when_missing(one)
+        for one in statement.conditions
+    )
+    if others and alone:
+        found = f"it fires for {cut(', '.join(others))} whoever calls, since these have no PCRs"
+        yield Finding(rules.DENY_TOO_WIDE, found, statement)
