@@ -51,7 +51,7 @@ def parse_allowlist(data: bytes) -> frozenset[Target]:
         line = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be read"
         raise InputError(f"{line}the allow list is not YAML: {problem}", hint=_SHAPE) from None
-    except ValueError:  # an escape in it that no Unicode character has
+    except (ValueError, OverflowError):  # PyYAML's own, for an escape beyond Unicode
         raise InputError("the allow list is not YAML", hint=_SHAPE) from None
     return _targets(yaml, root)
 
