@@ -16,6 +16,12 @@ COMMANDS: tuple[Entry, ...] = (
         "Write a key policy that lets in these images alone.",
     ),
     Entry("check", "kmstool.cli.policy_check", "check", "Find known mistakes in a key policy."),
+    Entry(
+        "explain",
+        "kmstool.cli.policy_explain",
+        "command",
+        "Say which statement and condition of a key policy decides a call.",
+    ),
 )
 
 

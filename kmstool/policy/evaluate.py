@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from kmstool.errors import PolicyError, printable
-from kmstool.policy.keys import attestation_keys, encryption_context_keys
+from kmstool.policy.keys import attestation_keys, encryption_context_keys, folded
 from kmstool.policy.operators import glob_matches
 from kmstool.policy.parse import (
     Condition,
@@ -245,7 +245,7 @@ def _resource(statement: Statement, request: Request) -> _Match:
 
 
 def _condition(condition: Condition, statement: Statement, request: Request) -> ConditionResult:
-    key = condition.key.lower()
+    key = folded(condition.key)
     values = request.context.get(key, ())
     holds, reason = None, ""
     try:

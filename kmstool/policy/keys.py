@@ -32,6 +32,26 @@ _ALWAYS_TOLD: Final = frozenset(
 _PCR = re.compile(r"kms:recipientattestation:(?:nitrotpm)?pcr(?:[0-9]|[12][0-9]|3[01])")
 
 
+def folded(name: str) -> str:
+    """A condition key's name, of which the letters A to Z have no case.
+
+    Nothing is documented of other letters: see `same_but_for_case`.
+    """
+    return name.lower() if name.isascii() else name.translate(_LOWER)
+
+
+def same_but_for_case(one: str, other: str) -> bool:
+    """Whether two folded names differ only in what may or may not be letter case to IAM."""
+    return not (one.isascii() and other.isascii()) and _any_case(one) == _any_case(other)
+
+
+_LOWER: Final = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+
+
+def _any_case(text: str) -> str:
+    return text.casefold().upper().casefold()
+
+
 def is_missing_when_absent(key: str) -> bool:
     """Whether a request without `key` (lower case) is known to lack it."""
     return (
@@ -59,7 +79,7 @@ def encryption_context_keys(context: Mapping[str, str]) -> dict[str, tuple[str, 
     """
     keys: dict[str, tuple[str, ...]] = {}
     for name, value in context.items():
-        key = CONTEXT_PREFIX + name.lower()
+        key = CONTEXT_PREFIX + folded(name)
         keys[key] = (*keys.get(key, ()), value)
     if context:
         keys["kms:encryptioncontextkeys"] = tuple(context)

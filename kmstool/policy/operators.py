@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Final
 
 from kmstool.errors import PolicyError
+from kmstool.policy.keys import folded, same_but_for_case
 from kmstool.policy.printable import shown
 
 
@@ -132,7 +133,8 @@ def refuse_undefined(operator: Operator) -> None:
         # The documentation says that IfExists makes a missing key hold, observers say that
         # ForAnyValue wins. Which is right decides about access.
         raise PolicyError(
-            f"{operator} is not evaluated: IAM does not define what it does when the key is missing",
+            f"{operator} is not evaluated: IAM does not define what it does when the key is"
+            " missing",
             hint="use two statements, one of them with Null",
         )
 
@@ -168,7 +170,11 @@ def _string_equals(policy: str, request: str) -> bool:
 
 
 def _string_equals_ignore_case(policy: str, request: str) -> bool:
-    return policy.lower() == request.lower()
+    if folded(policy) == folded(request):
+        return True
+    if same_but_for_case(policy, request):
+        raise ValueError  # whether IAM folds letters beyond A to Z, and how, is not documented
+    return False
 
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,32}(\.[0-9]{1,32})?")

@@ -14,6 +14,7 @@ from typing import Final, Never
 
 from kmstool.errors import PolicyError
 from kmstool.limits import POLICY_MAX
+from kmstool.policy.keys import folded
 from kmstool.policy.operators import Operator, read_operator, refuse_undefined
 from kmstool.policy.printable import shown
 from kmstool.policy.variables import check_variables, placeholder
@@ -330,9 +331,9 @@ def _conditions(raw: object, version: str) -> tuple[Condition, ...]:
         for key, value in _object(block, f"the condition {operator}").items():
             if ":" not in key or not key.isprintable():
                 raise PolicyError(f"{shown(key)} is not a condition key")
-            if key.lower() in seen:  # condition keys are case-insensitive
+            if folded(key) in seen:  # condition keys are case-insensitive
                 raise PolicyError(f"{operator} names {shown(key)} twice")
-            seen.add(key.lower())
+            seen.add(folded(key))
             values = _condition_values(value, operator, key)
             has_variables = version == NEWER and any("${" in text for text in values)
             for text in values:

@@ -35,7 +35,8 @@ def nothing_allows(results: tuple[StatementResult, ...], request: Request) -> st
         return "no statement allows anything"
     if not best.applies:
         return _not_named(results, request)
-    if failed := best.unmatched_conditions:
+    # What certainly failed first: what is not known may have held.
+    if failed := sorted(best.unmatched_conditions, key=lambda one: one.undecided):
         more = len(failed) - 1
         also = f" ({more} more condition{'s' if more > 1 else ''} did not hold)" if more else ""
         return f"{best.name} would allow it, but {failed[0].reason}{also}"

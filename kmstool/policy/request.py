@@ -9,11 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kmstool.errors import SettingError
-from kmstool.policy.keys import ATTESTATION_PREFIX, is_missing_when_absent
+from kmstool.policy.keys import (
+    ATTESTATION_PREFIX,
+    folded,
+    is_missing_when_absent,
+    same_but_for_case,
+)
 from kmstool.policy.parse import IDENTITY
 from kmstool.policy.printable import shown
 
 NO_VALUE = "is a condition key that this evaluator has no value for"
+_MAY_BE = (
+    "may be a name in the request that differs in the case of a letter beyond A to Z, and IAM does"
+    " not say whether the two are one"
+)
 
 _KEY = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
 _ACTION = re.compile(r"[a-z0-9-]+:[A-Za-z0-9]+")
@@ -60,7 +69,8 @@ class Request:
             raise SettingError(f"{shown(self.resource)} is not the ARN of a key")
         values: dict[str, tuple[str, ...]] = {}
         for name, given in self.context.items():
-            values[name.lower()] = values.get(name.lower(), ()) + tuple(given)
+            key = folded(name)
+            values[key] = values.get(key, ()) + tuple(given)
         values["aws:principalarn"] = (self.principal,)
         values["aws:principalaccount"] = values["kms:calleraccount"] = (self.account_id,)
         object.__setattr__(self, "context", values)
@@ -88,4 +98,6 @@ class Request:
         for name, why in self.unknown.items():
             if key == name or (name.endswith(":") and key.startswith(name)):
                 return f"is unknown: {why}"
+        if any(same_but_for_case(key, name) for name in self.context):
+            return _MAY_BE
         return None if is_missing_when_absent(key) else NO_VALUE

@@ -82,6 +82,10 @@ class StatementResult:
         for condition in self.conditions:
             mark = "yes" if condition.matched else " ? " if condition.undecided else "no "
             found.append(f"  {mark}  {condition.operator}: {condition.reason}")
+        if self.left_to_iam:
+            found.append(
+                "  no   IAM policies of the caller: as far as is known, they do not allow it"
+            )
         verb = self.effect.lower()
         if self.undecided:
             verdict = f"may {verb} it or not, which cannot be decided"

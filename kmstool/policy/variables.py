@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from kmstool.errors import PolicyError
+from kmstool.policy.keys import folded
 from kmstool.policy.operators import LITERAL_ANY, LITERAL_ONE
 from kmstool.policy.printable import shown
 
@@ -83,9 +84,9 @@ def _value(inside: str, request: "Request", *, pattern: bool) -> str | None:
     match = _INSIDE.fullmatch(inside)
     assert match is not None  # noqa: S101 - check_variables, when the policy was parsed
     name, default = match[1], match[2]
-    if why := request.why_unknown(name.lower()):
+    if why := request.why_unknown(folded(name)):
         raise CannotExpandError(f"the policy variable {shown(name)} {why}")
-    values = request.context.get(name.lower(), ())
+    values = request.context.get(folded(name), ())
     if len(values) > 1:
         raise CannotExpandError(f"the policy variable {shown(name)} has several values")
     value = values[0] if values else default

@@ -40,7 +40,7 @@ def condition_sentence(
         return f"{_missing(key, attested=attested)}, and {verb} {wanted}"
     if _is_debug_pcr(key, request_values):
         return f"{_name(key)} is all zeros (debug mode), and {verb} {wanted}"
-    had = " and ".join(_values(request_values, condition.values))
+    had = " and ".join(short_hex(request_values, condition.values))
     return f"{_name(key)} is {had}, and {verb} {wanted}"
 
 
@@ -50,7 +50,7 @@ def unknown_sentence(key: str, why: str) -> str:
 
 
 def undefined_sentence(condition: Condition, request_values: Sequence[str]) -> str:
-    had = " and ".join(_values(request_values, ()))
+    had = " and ".join(short_hex(request_values, ()))
     return f"IAM does not define {condition.operator} for {_name(condition.key)} when it is {had}"
 
 
@@ -96,7 +96,7 @@ _RELATIONS = {
 
 
 def _wish(condition: Condition, request_values: Sequence[str]) -> str:
-    values = " or ".join(_values(condition.values, request_values))
+    values = " or ".join(short_hex(condition.values, request_values))
     operator = condition.operator
     relation = "anything but " if operator.negated else _RELATIONS.get(operator.base, "")
     if not operator.quantifier:
@@ -105,7 +105,7 @@ def _wish(condition: Condition, request_values: Sequence[str]) -> str:
     return f"{which} to be {relation}{values}"
 
 
-def _values(values: Sequence[str], others: Sequence[str]) -> list[str]:
+def short_hex(values: Sequence[str], others: Sequence[str]) -> list[str]:
     """Each value printable; long hex cut, but never so short that it looks like one of `others`."""
     return [_hex(value, others) if _is_long_hex(value) else shown(value) for value in values]
 

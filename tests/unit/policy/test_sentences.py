@@ -297,6 +297,7 @@ def test_explain_puts_the_nearest_miss_first() -> None:
         ),
         "  no   action: kms:Decrypt is not among kms:Describe*",
         f"  yes  resource: {KEY} is among *",
+        "  no   IAM policies of the caller: as far as is known, they do not allow it",
         'statement "Far" does not allow it',
         f"  no   principal: it names {ROLE}2, and the caller is {ROLE}",
         "  no   action: kms:Decrypt is not among kms:Encrypt",
