@@ -228,15 +228,19 @@ def say_that_it_exists(error: KmstoolError, key: KeyArn, administrator: str | No
 
     For whoever loses a certificate, too: none can be made for a key that exists already.
     """
+    advice = advice_on_what_stays(key, administrator)
+    error.args = (f"{error}; the key {key} exists now, without a birth certificate",)
+    error.hint = f"{error.hint}; {advice}" if error.hint else advice
+
+
+def advice_on_what_stays(key: KeyArn, administrator: str | None) -> str:
+    """What to do with a key that has no certificate."""
     if administrator is None:
-        advice = (
+        return (
             "do not use the key; nobody may delete it, since no administrator was named: it stays"
             " and costs what a key costs, unless AWS' support helps"
         )
-    else:
-        advice = (
-            f"do not use the key; as {administrator}: aws kms schedule-key-deletion"
-            f" --region {key.region} --key-id {key.key_id}"
-        )
-    error.args = (f"{error}; the key {key} exists now, without a birth certificate",)
-    error.hint = f"{error.hint}; {advice}" if error.hint else advice
+    return (
+        f"do not use the key; as {administrator}: aws kms schedule-key-deletion"
+        f" --region {key.region} --key-id {key.key_id}"
+    )

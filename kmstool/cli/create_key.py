@@ -1,5 +1,7 @@
 """`kmstool create-key`: a KMS key that opens for this image alone, and the proof of it."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -9,7 +11,7 @@ from kmstool.cli.common import Common
 from kmstool.cli.expectations import IMAGE
 from kmstool.cli.options import connection_options
 from kmstool.cli.output import Output, check_target, deliver
-from kmstool.create_key import make_key, say_that_it_exists
+from kmstool.create_key import advice_on_what_stays, make_key, say_that_it_exists
 from kmstool.errors import LocalFileError
 from kmstool.limits import NSM_PCR_COUNT_MAX
 from kmstool.policy.build import KEY_KINDS
@@ -82,27 +84,51 @@ def create_key(
     """
     check_target(output)
     nsm, admin, caveats = open_admin(session)
+    made: list[KeyArn] = []
 
     def created(key: "KeyArn") -> None:
+        made.append(key)
         console.note(f"kms made {key}; reading it back")
         if administrator is None:
             console.note("no administrator was named: nobody can ever disable or delete this key")
 
-    with nsm, admin:
-        born = make_key(
-            nsm,
-            admin,
-            account=account,
-            key_spec=key_spec,
-            lock_pcrs=lock_pcrs,
-            also_images=also_images,
-            administrator=administrator,
-            caveats=caveats,
-            created=created,
-        )
-    console.warn(born.caveats)
+    with _what_a_signal_leaves(made, administrator):
+        with nsm, admin:
+            born = make_key(
+                nsm,
+                admin,
+                account=account,
+                key_spec=key_spec,
+                lock_pcrs=lock_pcrs,
+                also_images=also_images,
+                administrator=administrator,
+                caveats=caveats,
+                created=created,
+            )
+        console.warn(born.caveats)
+        try:
+            deliver([Output(born.certificate, output)])
+        except LocalFileError as error:
+            say_that_it_exists(error, born.statement.key, administrator)
+            raise
+
+
+@contextlib.contextmanager
+def _what_a_signal_leaves(made: "list[KeyArn]", administrator: str | None) -> Iterator[None]:
+    """Ctrl-C ends kmstool and no key: says what there is now, or may be."""
+    explained = False
     try:
-        deliver([Output(born.certificate, output)])
-    except LocalFileError as error:
-        say_that_it_exists(error, born.statement.key, administrator)
+        yield
+        explained = True
+    except Exception:
+        explained = True  # an error names the key itself
         raise
+    finally:
+        if not explained and made:
+            console.note(f"the key {made[0]} exists now, without a birth certificate")
+            console.note(advice_on_what_stays(made[0], administrator))
+        elif not explained:
+            console.note(
+                "kms may have made a key by now: look for one made just now (aws kms list-keys, or"
+                " CreateKey in CloudTrail) and delete it before you try once more"
+            )
