@@ -164,8 +164,8 @@ def _of_register(statement: Statement, condition: Condition, name: str) -> Itera
             f"PCR{index} is compared with the pattern"
             f" {shown(next(filter(has_wildcard, condition.values)))}",
         )
-    else:
-        yield from _of_values(statement, condition, index)
+        return
+    yield from _of_values(statement, condition, index)
     if "IgnoreCase" not in operator.base:
         capitals = any(_HEX.fullmatch(one) and one != one.lower() for one in condition.values)
         rule = rules.CASE_SENSITIVE_HEX if capitals else rules.CASE_SENSITIVE_OPERATOR
