@@ -125,6 +125,17 @@ FORWARD_DRAIN_SECONDS = 20.0  # for open connections to end after SIGTERM; syste
 FORWARD_CONNECTIONS_MAX = 30_000  # two descriptors each, and one source port of a target's 28,000
 FORWARD_SECONDS_MAX = 604_800.0  # a week, of every time that is set; more is a mistake in units
 FORWARD_ROUTES_MAX = 64  # listeners in one process
+FORWARD_BACKLOG = 1_024  # connections that wait to be accepted; the system cuts it to somaxconn
+FORWARD_BUFFER = 262_144  # bytes read at once, and the most that one direction holds
+FORWARD_ATTEMPT_DELAY = 0.25  # seconds between two addresses of a target (RFC 8305, section 5)
+FORWARD_RESOLVE_SECONDS = 30.0  # that an answer is used; AWS' names live for 5 to 60
+FORWARD_RESOLVE_RETRY = 1.0  # seconds between a look-up that failed and the next
+FORWARD_RESOLVE_PATIENCE = 1.0  # seconds for a name server, where an older answer is there
+FORWARD_LOG_LINES = 2_048  # that wait for a slow reader of the log
+FORWARD_LOG_SECONDS = 1.0  # for the last of them at the end
+METRICS_CONNECTIONS_MAX = 8  # at once; Prometheus opens one
+METRICS_REQUEST_MAX = 8_192  # bytes of a request; Prometheus' has 300
+METRICS_SECONDS = 5.0  # for a whole exchange
 
 # --- kmstool-parent.toml and what it names -----------------------------------------------------
 PARENT_FILE_MAX = 65_536  # bytes; a file with 64 routes and comments has 8 KiB

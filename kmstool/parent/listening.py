@@ -228,8 +228,11 @@ def _shut_down(connections: Iterable[socket.socket], how: int) -> None:
             connection.shutdown(how)
 
 
-def listen(address: Address) -> socket.socket:
+def listen(address: Address, *, backlog: int = limits.PARENT_CONNECTIONS_MAX) -> socket.socket:
     """A listening stream socket. A Unix one has the mode 0600, and replaces one that nobody serves.
+
+    Args:
+        backlog: connections that may wait to be accepted.
 
     Raises:
         TransportError: it is taken, or this machine has no such address.
@@ -251,7 +254,7 @@ def listen(address: Address) -> socket.socket:
         if isinstance(address, UnixAddress):
             os.fchmod(listener.fileno(), 0o600)  # bind takes the mode over, so it is never wider
         listener.bind(target)
-        listener.listen(limits.PARENT_CONNECTIONS_MAX)
+        listener.listen(backlog)
     except OSError as error:
         listener.close()
         raise TransportError(
