@@ -21,6 +21,7 @@ from kmstool.errors import (
     SettingError,
     TransportError,
     UntrustedAnswerError,
+    printable,
 )
 from kmstool.refusals import parse_error
 from kmstool.sealing.format import KEY_LENGTH
@@ -53,7 +54,8 @@ def outside_data_key(
 
     Raises:
         CredentialsError: an SDK finds none. KmsError. TransportError: KMS cannot be reached.
-        SettingError: the endpoint is not https. UntrustedAnswerError: the answer is not of this key. ModuleNotFoundError: without botocore.
+        SettingError: an SDK's settings are wrong, or its endpoint is not https.
+        UntrustedAnswerError: the answer is not of this key. ModuleNotFoundError: no botocore.
     """
     context = dict(encryption_context or {})
     answer = _generate(key, context, timeout)
@@ -75,38 +77,25 @@ def outside_data_key(
 
 def _generate(key: "KeyArn", context: dict[str, str], timeout: float) -> Mapping[str, Any]:
     # Not at the top: it takes 200 ms, and no other way to seal needs it.
-    from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import (  # noqa: PLC0415
         BotoCoreError,
         ClientError,
         CredentialRetrievalError,
         NoCredentialsError,
         PartialCredentialsError,
-        ProfileNotFound,
         SSOError,
     )
-    from botocore.session import Session  # noqa: PLC0415
 
-    config = Config(
-        connect_timeout=limits.CONNECT_TIMEOUT,
-        read_timeout=timeout,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-    )
+    client = _client(key.region, timeout)
     try:
-        client: Any = Session().create_client("kms", region_name=key.region, config=config)
-        _check_endpoint(client.meta.endpoint_url)
         answer: Mapping[str, Any] = client.generate_data_key(
             KeyId=str(key), KeySpec="AES_256", EncryptionContext=context
         )
     except ClientError as error:
         raise _refusal(error.response) from None
     except (
-        NoCredentialsError,
-        PartialCredentialsError,
-        CredentialRetrievalError,
-        ProfileNotFound,
-        SSOError,
-    ) as error:
+        NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, SSOError
+    ) as error:  # fmt: skip
         raise CredentialsError(
             f"botocore finds no credentials ({type(error).__name__})", hint=_NO_CREDENTIALS
         ) from None
@@ -118,13 +107,30 @@ def _generate(key: "KeyArn", context: dict[str, str], timeout: float) -> Mapping
     return answer
 
 
-def _check_endpoint(url: str) -> None:
-    if not url.startswith("https://"):
+def _client(region: str, timeout: float) -> Any:
+    from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+    from botocore.session import Session  # noqa: PLC0415
+
+    config = Config(
+        connect_timeout=limits.CONNECT_TIMEOUT,
+        read_timeout=timeout,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+    )
+    try:
+        client = Session().create_client("kms", region_name=region, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise SettingError(
+            f"botocore makes no client of the settings here: {printable(str(error))}",
+            hint="look at AWS_PROFILE, AWS_ENDPOINT_URL_KMS and the files in ~/.aws",
+        ) from None
+    if not client.meta.endpoint_url.startswith("https://"):
         raise SettingError(
             "the endpoint of KMS is not an https URL, and a data key would cross the network in"
             " the clear",
             hint="correct AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL or the profile's endpoint_url",
         )
+    return client
 
 
 def _refusal(response: Mapping[str, Any]) -> KmsError:

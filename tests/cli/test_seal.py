@@ -230,6 +230,7 @@ def test_image_and_account_without_a_certificate(run: InProcess) -> None:
             ("--to", "key.pem", "--key-id", ARN, "--encryption-context", "a=b"),
             "--encryption-context is for --data-key",
         ),
+        (("--to", "key.pem", "--key-id", ARN, "--outside"), "--outside is for --data-key"),
         (("--to", "key.pem", "--key-id", ARN, "--label", "x" * 257, "plain"), "cannot be sealed"),
         (("--to", "key.pem", "--key-id", ARN, "--counter", str(2**63), "plain"), "cannot be seal"),
         (("--to", "key.pem", "--key-id", ARN, "--counter", "-1", "plain"), "--counter"),
