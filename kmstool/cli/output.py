@@ -77,6 +77,21 @@ def deliver(outputs: Sequence[Output]) -> None:
         staging.commit()
 
 
+def refuse_terminal(target: str | None) -> None:
+    """Refuses a terminal as stdout whatever will be written to it.
+
+    For bytes of which nobody may learn whether they are text.
+
+    Raises:
+        LocalFileError: stdout is a terminal, and `-o -` does not say that it is meant.
+    """
+    if target is None and os.isatty(1):
+        raise LocalFileError(
+            "the result may be binary, and stdout is a terminal",
+            hint=f"{_BINARY_HINT}, or add --format base64",
+        )
+
+
 class Stream:
     """One result on its way out in pieces, from `start` to `commit`.
 

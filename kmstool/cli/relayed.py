@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from kmstool.arn import KeyArn
 from kmstool.caveats import RAW_SHARED_SECRET
 from kmstool.cli.options import RequestOptions
+from kmstool.cli.output import refuse_terminal
 from kmstool.cli.results import Destination
 from kmstool.enclave.relayed import SECRET_LENGTHS
 from kmstool.errors import InputError, SettingError
@@ -35,6 +36,7 @@ def decrypt_relayed(
 ) -> None:
     """Writes a key of `length` bytes: KMS' plaintext, the parent's, or random bytes."""
     _refuse_dry_run(request)
+    _refuse_terminal(destination)
     if not isinstance(key, KeyArn):
         raise SettingError(
             "--any-key does not exist over a relay", hint="give --key-id with the key's full ARN"
@@ -73,6 +75,7 @@ def derive_relayed(
 ) -> None:
     """Writes a key derived from an ECDH secret, or the secret: KMS', the parent's, or random."""
     _refuse_dry_run(request)
+    _refuse_terminal(destination)
     secret_length = _coordinate_length(public_key)
     if raw_secret and length != secret_length:
         raise click.UsageError(
@@ -123,3 +126,9 @@ def _coordinate_length(public_key: bytes) -> int:
 def _refuse_dry_run(request: RequestOptions) -> None:
     if request.dry_run:
         raise SettingError("--dry-run does not exist over a relay", hint="use --via direct")
+
+
+def _refuse_terminal(destination: Destination) -> None:
+    """Beforehand: elsewhere it depends on whether the secret is text, which nobody may learn."""
+    if destination.form == "raw":
+        refuse_terminal(destination.main)

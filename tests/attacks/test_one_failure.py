@@ -6,6 +6,7 @@ learn from the enclave what it would need to know of a genuine one.
 """
 
 import os
+import pty
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,9 +18,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from support.trials import KMSTOOL, Stage, stage
+from support.trials import CONTEXT, KMSTOOL, Stage, stage
 
-from kmstool.emulator.hostile import HostileParent
+from kmstool.emulator.hostile import HostileParent, NoAttack
 from kmstool.emulator.hostile_attack import Ground
 from kmstool.emulator.hostile_relay import BentRelay, Relayed, fields_of, with_fields
 from kmstool.errors import NOT_OPENED
@@ -109,3 +110,38 @@ def test_the_reason_shows_in_nothing(
     assert set(map(repr, outcomes.values())) == {repr(outcomes["padding"])}, outcomes
     assert (code, stdout, asked, left) == (8, b"", 1, ["file"])
     assert NOT_OPENED in str(stderr)
+
+
+def on_a_terminal(ground: Stage, attack: BentRelay, *options: str) -> tuple[object, ...]:
+    """What `decrypt` of a secret that is text does with a terminal as stdout."""
+    command = [*KMSTOOL, "decrypt", "--key-id", ground.arn, "--via", "relay", "--length", "32"]
+    command += ["--accept-unauthenticated", "--encryption-context", "=".join(CONTEXT), *options]
+    ours, theirs = pty.openpty()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="kmstool-") as place,
+            HostileParent(ground.emulator.emulator, Path(place), attack) as parent,
+        ):
+            done = subprocess.run(
+                command,
+                input=ground.bound[0].encode(),
+                env={**os.environ, **parent.environment},
+                stdout=theirs,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=60,
+            )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stderr
+
+
+def test_whether_a_bare_secret_is_text_shows_in_nothing(ground: Stage) -> None:
+    """Random bytes, which stand for a failure, are no text: a terminal would tell them apart."""
+    genuine, wrong = (on_a_terminal(ground, one) for one in (NoAttack(), OneReason("padding")))
+    assert genuine == wrong
+    assert genuine[0] == 11
+    assert "stdout is a terminal" in str(genuine[1])
+    for options in (["--format", "base64"], ["-o", "-"]):
+        assert on_a_terminal(ground, NoAttack(), *options)[0] == 0
