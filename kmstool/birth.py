@@ -114,19 +114,26 @@ def verify_birth_certificate(
     if statement.key.account_id != account:
         _differ(f"the key is of account {statement.key.account_id}, not {account}")
     own = _check_images(statement, document, expected, others)
+    return _vouched(statement, own, made_at=time, module_id=document.module_id)
+
+
+def _vouched(
+    statement: Statement, own: Image, *, made_at: datetime, module_id: str
+) -> VerifiedBirth:
+    """The result, of nothing but what was checked."""
     return VerifiedBirth(
         key=statement.key,
         public_key=statement.public_key,
         key_spec=statement.key_spec,
         key_usage=statement.key_usage,
-        account=account,
+        account=statement.key.account_id,
         pcrs=own.pcrs,
         images=tuple(image.pcrs for image in statement.policy.images),
         administrator=statement.policy.administrator,
         policy=statement.policy.text,
         policy_sha384=statement.policy.sha384,
-        made_at=time,
-        module_id=document.module_id,
+        made_at=made_at,
+        module_id=module_id,
         caveats=statement.caveats,
         proof=_VERIFIED,
     )
