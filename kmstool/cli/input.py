@@ -6,10 +6,13 @@ import re
 import stat
 from typing import Self
 
+import click
+
 from kmstool import limits
 from kmstool.cli import console
-from kmstool.errors import InputError, LocalFileError
+from kmstool.errors import InputError, LocalFileError, SettingError
 
+_STDIN = "kmstool.stdin"  # what a command read from it, in Click's `meta`
 _WHITESPACE = b" \t\r\n"
 _DESCRIPTOR_PATH = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
 _NAMED_DESCRIPTORS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -83,6 +86,7 @@ def read_start(source: str, *, what: str) -> bytes:
     Raises:
         LocalFileError: it cannot be read.
     """
+    _claim_stdin(source, what)
     try:
         descriptor = 0 if source == "-" else _open(source)
         try:
@@ -120,6 +124,7 @@ class InputStream:
         self._name = "stdin" if source == "-" else source
         self._what = what
         self._owned = source != "-"
+        _claim_stdin(source, what)
         try:
             self._descriptor = _open(source) if self._owned else 0
             status = os.fstat(self._descriptor)
@@ -159,6 +164,23 @@ def descriptor_of(path: str) -> int | None:
     """
     match = _DESCRIPTOR_PATH.fullmatch(path)
     return int(match[1]) if match else _NAMED_DESCRIPTORS.get(path)
+
+
+def _claim_stdin(source: str, what: str) -> None:
+    """Refuses to read stdin for two things: the second would be empty, and may well be allowed to.
+
+    Raises:
+        SettingError: something else of this command was read from it.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None or (source != "-" and descriptor_of(source) != 0):
+        return
+    if _STDIN in context.meta:
+        raise SettingError(
+            f"{what} cannot be read from stdin, which had {context.meta[_STDIN]}",
+            hint="name a file for one of the two",
+        )
+    context.meta[_STDIN] = what
 
 
 def _open(path: str) -> int:

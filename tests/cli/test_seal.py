@@ -298,6 +298,24 @@ def test_a_missing_input_leaves_no_output(run: InProcess) -> None:
     assert done.code == 11, done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--to", "-"),
+        ("--to", "-", "-"),
+        ("--to", "/dev/stdin", "/dev/fd/0"),
+        ("--to", "-", "--to", "-", "--key-id", OTHER, "plain"),
+        ("--to", "key.der", "--sign-with", "-", "-"),
+    ],
+)
+def test_stdin_is_read_for_one_thing(work: Path, arguments: tuple[str, ...]) -> None:
+    """Without the check, what is read second is empty: a sealed file of nothing, with exit 0."""
+    given = Path(work, "signer.pem" if "--sign-with" in arguments else "key.pem").read_bytes()
+    done = run_kmstool("seal", *arguments, "--key-id", ARN, directory=work, stdin=given)
+    assert done.code == 2, done.stderr
+    assert "cannot be read from stdin, which had the " in done.error
+
+
 def test_a_full_disk(run: InProcess) -> None:
     done = run("seal", "--to", "key.pem", "--key-id", ARN, "-o", "/dev/full", "plain")
     assert done.code == 11, done.stderr
