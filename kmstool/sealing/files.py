@@ -34,7 +34,7 @@ from kmstool.sealing.format import BodyCipher
 from kmstool.sealing.header import Entry, Head, Header, build_header, read_head
 from kmstool.sealing.holder import KeyHolder
 from kmstool.sealing.recipients import Recipient, unwrap, wrap
-from kmstool.sealing.stream import Source, Target, decrypt_body, encrypt_body, write_all
+from kmstool.sealing.stream import Source, Target, decrypt_body, encrypt_body, read_some, write_all
 
 INCOMPLETE = "the output is incomplete: nothing of it may be used"
 
@@ -245,7 +245,7 @@ def _caveats(key: KeyArn | AnyKey, expected: Expected) -> tuple[Caveat, ...]:
 def _reader(source: Source) -> Callable[[int], bytes]:
     def read(length: int) -> bytes:
         buffer = bytearray(length)
-        return bytes(buffer[: source.readinto(memoryview(buffer)) or 0])
+        return bytes(buffer[: read_some(source, memoryview(buffer))])
 
     return read
 

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from kmstool import limits
-from kmstool.errors import NOT_OPENED, InputError, NotOpenedError
+from kmstool.errors import NOT_OPENED, InputError, LocalFileError, NotOpenedError
 from kmstool.sealing.format import (
     CHUNK,
     NONCE_LENGTH,
@@ -28,7 +28,7 @@ _LAST, _NOT_LAST = b"\1", b"\0"
 
 
 class Source(Protocol):
-    """What is read from: a binary file, buffered or not."""
+    """What is read from: a binary file, buffered or not, that waits until it has something."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fills up to all of `buffer` and returns how much; 0 at the end."""
@@ -36,10 +36,10 @@ class Source(Protocol):
 
 
 class Target(Protocol):
-    """What is written to: a binary file, or anything with its `write`."""
+    """What is written to: a binary file, or anything with its `write`, that waits for room."""
 
     def write(self, data: memoryview, /) -> int | None:
-        """Takes up to all of `data` and returns how much, or None for all."""
+        """Takes up to all of `data` and returns how much."""
         ...
 
 
@@ -187,18 +187,36 @@ def fill(source: Source, buffer: bytearray, have: int) -> int:
     """Reads until `buffer` is full or the stream ends; returns how much is in it."""
     view = memoryview(buffer)
     while have < len(buffer):
-        count = source.readinto(view[have:])
+        count = read_some(source, view[have:])
         if not count:
             break
         have += count
     return have
 
 
+def read_some(source: Source, buffer: memoryview) -> int:
+    """Reads up to all of `buffer`; 0 at the end.
+
+    Raises:
+        LocalFileError: the source does not wait; its None is neither an end nor all.
+    """
+    count = source.readinto(buffer)
+    if count is None:
+        raise LocalFileError("a file that does not wait for data was given to read from")
+    return count
+
+
 def write_all(target: Target, data: memoryview) -> None:
-    """Writes all of `data`, however little the target takes at a time."""
+    """Writes all of `data`, however little the target takes at a time.
+
+    Raises:
+        LocalFileError: the target does not wait.
+    """
     while data:
         count = target.write(data)
-        data = data[len(data) if count is None else count :]
+        if count is None:
+            raise LocalFileError("a file that does not wait for room was given to write to")
+        data = data[count:]
 
 
 def _emit(data: memoryview, target: Target, digest: Digest | None) -> None:

@@ -92,3 +92,35 @@ def test_where_writing_fails_no_thread_is_left_and_little_was_read() -> None:
         body.encrypt_body(source, Refusing(), KEY, BodyCipher.AES_256_GCM, read_ahead=True)
     assert threading.active_count() == before
     assert source.count <= 3 * BATCH
+
+
+class Impatient(io.RawIOBase):
+    """A file in non-blocking mode that has nothing, or no room, now and then."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = io.BytesIO(data)
+        self._calls = 0
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._calls += 1
+        return None if self._calls % 2 == 0 else self._data.readinto(buffer)
+
+    def write(self, data: Any) -> int | None:
+        self._calls += 1
+        return None if self._calls % 2 == 0 else len(data)
+
+
+@pytest.mark.parametrize("read_ahead", [True, False])
+def test_nothing_yet_is_not_the_end(read_ahead: bool) -> None:
+    """Or else the beginning of a plaintext would be sealed as all of it."""
+    with pytest.raises(LocalFileError, match="does not wait for data"):
+        encrypted(Impatient(bytes(3 * BATCH)), read_ahead=read_ahead)
+    sealed = encrypted(io.BytesIO(bytes(3 * BATCH)), read_ahead=False)
+    with pytest.raises(LocalFileError, match="does not wait for data"):
+        body.decrypt_body(Impatient(sealed), io.BytesIO(), KEY, BodyCipher.AES_256_GCM)
+
+
+def test_no_room_yet_is_not_written() -> None:
+    source = io.BytesIO(bytes(3 * BATCH))
+    with pytest.raises(LocalFileError, match="does not wait for room"):
+        body.encrypt_body(source, Impatient(), KEY, BodyCipher.AES_256_GCM)
