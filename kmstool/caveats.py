@@ -146,12 +146,12 @@ class Tolerance:
                 )
 
     def check(self, caveats: tuple[Caveat, ...]) -> None:
-        """Raises `CaveatRefused` for the first caveat that is not accepted."""
-        if not self.strict:
-            return
-        for caveat in caveats:
-            if caveat.code not in self.allowed:
-                raise CaveatRefused(
-                    f"refused under --strict: [{caveat.code}] {caveat.sentence}",
-                    hint=f"if that is acceptable here, add --allow-caveat {caveat.code}",
-                )
+        """Raises `CaveatRefused`, which names all caveats that are not accepted."""
+        refused = [one for one in dict.fromkeys(caveats) if one.code not in self.allowed]
+        if self.strict and refused:
+            said = "; ".join(f"[{caveat.code}] {caveat.sentence}" for caveat in refused)
+            allow = " ".join(f"--allow-caveat {caveat.code}" for caveat in refused)
+            raise CaveatRefused(
+                f"refused under --strict: {said}",
+                hint=f"if that is acceptable here, add {allow}",
+            )

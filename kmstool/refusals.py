@@ -105,8 +105,9 @@ HINTS: Final[Mapping[str, str]] = {
     "IncompleteSignatureException": "something between the enclave and KMS changed the request's"
     " headers",
     "IncorrectKeyException": "the ciphertext was made with another key than --key-id names",
-    "InvalidCiphertextException": "the ciphertext is damaged, was not made by KMS, or was made with"
-    " another encryption context: give the very same names and values",
+    "InvalidCiphertextException": "the ciphertext is damaged (--input says whether it is base64 or"
+    " raw), was not made by KMS, or was made with another encryption context: give the very same"
+    " names and values",
     "InvalidClientTokenId": _NO_ACCOUNT,
     "InvalidGrantTokenException": "grant tokens are needed only in the first minutes of a grant:"
     " leave it out, or create the grant again",

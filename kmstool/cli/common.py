@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kmstool.caveats import Tolerance
+from kmstool.caveats import CATALOGUE, Tolerance
 from kmstool.cli import console
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,6 +68,9 @@ def common_options(command: F) -> F:
             expose_value=False,
             callback=_allow,
             help="Accept this caveat under --strict (repeatable).",
+            shell_complete=lambda _context, _parameter, begun: [
+                code for code in CATALOGUE if code.startswith(begun)
+            ],
         ),
         click.option(
             "--strict",

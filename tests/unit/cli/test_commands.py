@@ -9,6 +9,7 @@ import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
+from kmstool.caveats import CATALOGUE
 from kmstool.cli.commands import COMMANDS, cli
 from kmstool.cli.main import main
 
@@ -120,6 +121,8 @@ def test_version() -> None:
         (["decrypt"], "--any", ["--any-key"]),
         (["decrypt", "--format"], "", ["raw", "base64", "hex", "json"]),
         ([], "--str", ["--strict"]),
+        (["--allow-caveat"], "un", [code for code in CATALOGUE if code.startswith("un")]),
+        (["seal", "--allow-caveat"], "relayed", ["relayed-answer"]),
     ],
 )
 def test_completion(words: list[str], incomplete: str, expected: list[str]) -> None:

@@ -410,6 +410,16 @@ def test_strict_opening_without_a_signer_is_refused_before_anyone_is_asked() -> 
     assert holder.asked == []
 
 
+def test_strict_names_all_that_stops_it() -> None:
+    with pytest.raises(CaveatRefused, match=r"\[unpinned-key\] .*; \[unknown-sealer\] ") as caught:
+        opened(SMALL, key=ANY_KEY, tolerance=STRICT)
+    options = "--allow-caveat unpinned-key --allow-caveat unknown-sealer"
+    assert caught.value.hint == f"if that is acceptable here, add {options}"
+    tolerance = Tolerance(strict=True, allowed=frozenset({"unpinned-key"}))
+    with pytest.raises(CaveatRefused, match=r"refused under --strict: \[unknown-sealer\]"):
+        opened(SMALL, key=ANY_KEY, tolerance=tolerance)
+
+
 def test_strict_opening_with_a_caveat_of_the_answer_writes_nothing() -> None:
     holder = LocalHolder(HOLDER.agreeing, caveats=(CLOCK_SKEW,))
     target = io.BytesIO()
