@@ -174,8 +174,6 @@ def _request(asked: _Asked, policy: "Policy") -> tuple[Request, list[str]]:
     action = "kms:" + (asked.operation or "Decrypt").removeprefix("kms:")
     attested, notes = _attested(asked)
     now = datetime.now(UTC)
-    # Its form is checked first: the rest takes it apart.
-    Request(action=action, principal=role_of_session(asked.principal, policy), resource=key)
     return (
         Request(
             action=action,

@@ -36,7 +36,7 @@ def attestation_causes(failed: Sequence[ConditionResult], request: Request) -> l
     if not request.attested and all(one.request_values is None for one in failed):
         return [*defects(failed, request), _unattested(request)]
     found = defects(failed, request)
-    rest = [one for one in failed if not is_spoiled(one)]
+    rest = [one for one in failed if not is_spoiled(one, request)]
     missing = [one for one in rest if one.request_values is None]
     found += [_missing_register(one) for one in missing]
     differing = {register_index(one.key): one for one in rest if one.request_values}

@@ -208,7 +208,8 @@ def _context_cause(one: ConditionResult, request: Request) -> str:
     name = shown(one.key[len(CONTEXT_PREFIX) :])
     if one.request_values is None:
         has = _context_names(request)
-        wants = f"the policy wants {' or '.join(map(shown, one.policy_values))}"
+        verb = "the statement denies all but" if _excludes(one) else "the policy wants"
+        wants = f"{verb} {' or '.join(map(shown, one.policy_values))}"
         if has:
             return f"the encryption context lacks {name}, and {wants}: it has {has}"
         return f"the encryption context lacks {name}, and {wants}: the call had none at all"

@@ -4,6 +4,7 @@ An enclave's call is such a one: no AWS service stands between. Source: AWS KMS 
 "AWS KMS condition keys"; IAM User Guide, "AWS global condition context keys".
 """
 
+from kmstool.arn import parse_key_arn
 from kmstool.policy.parse import IDENTITY, Policy, PrincipalKind
 
 _SYMMETRIC = ("SYMMETRIC_DEFAULT",)
@@ -22,10 +23,13 @@ def call_keys(action: str, resource: str) -> dict[str, tuple[str, ...]]:
     """Condition keys of a call to a key that is named by its ARN; no values: known to be missing.
 
     The algorithm is the one that KMS takes where a call names none.
+
+    Raises:
+        SettingError: `resource` is not the ARN of a key.
     """
     keys: dict[str, tuple[str, ...]] = {
         "aws:securetransport": ("true",),
-        "aws:requestedregion": (resource.split(":")[3],),
+        "aws:requestedregion": (parse_key_arn(resource).region,),
     }
     return keys | no_service() | _BY_ACTION.get(action.lower(), {})
 

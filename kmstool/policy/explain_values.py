@@ -36,8 +36,10 @@ def is_zero(values: Sequence[str]) -> bool:
     return bool(values) and not any(value.strip("0") for value in values)
 
 
-def is_spoiled(one: ConditionResult) -> bool:
-    """Whether no value of the condition can be that of a register."""
+def is_spoiled(one: ConditionResult, request: Request) -> bool:
+    """Whether `defects` says all there is to say: no value of it can be right where it stands."""
+    if _swapped(one, request):
+        return True
     return all(_defect(one, value) is not None for value in one.policy_values)
 
 
