@@ -1,5 +1,7 @@
 """`kmstool decrypt` and `kmstool derive-shared-secret`."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,12 +19,13 @@ from kmstool.cli.options import (
     session_options,
 )
 from kmstool.cli.results import Destination, output_options
-from kmstool.errors import SettingError
+from kmstool.errors import KmsError, SettingError
 from kmstool.protocol import ENCRYPTION_ALGORITHMS
 from kmstool.session import SessionOptions, is_relayed, open_direct
 
 if TYPE_CHECKING:
     from kmstool.arn import AnyKey, KeyArn
+    from kmstool.cli.denied import KnownPolicy
     from kmstool.enclave.results import SharedSecret
 
 
@@ -40,6 +43,12 @@ if TYPE_CHECKING:
     type=click.Choice(["16", "24", "32"]),
     help="With --via relay: bytes of the key that comes out.",
 )
+@click.option(
+    "--policy",
+    "policy_file",
+    metavar="FILE",
+    help="A copy of the key's policy: if KMS denies the call, the hint says what in it fails.",
+)
 @accept_option
 @request_options()
 @output_options()
@@ -52,6 +61,7 @@ def decrypt(
     key: "KeyArn | AnyKey",
     encryption_algorithm: str | None,
     length: str | None,
+    policy_file: str | None,
     accept_unauthenticated: bool,
     request: RequestOptions,
     destination: Destination,
@@ -73,31 +83,33 @@ def decrypt(
     """
     relayed = is_relayed(session)
     _check_relay_options(relayed, accept=accept_unauthenticated, length=length)
-    ciphertext = read_input(source, encoding=encoding, what="the ciphertext")
-    if relayed:
-        from kmstool.cli.relayed import decrypt_relayed  # noqa: PLC0415
-
-        decrypt_relayed(
-            ciphertext,
-            key=key,
-            length=length,
-            encryption_algorithm=encryption_algorithm,
-            request=request,
-            destination=destination,
-            session=session,
-        )
-        return
-    if length is not None:
+    if length is not None and not relayed:
         raise click.UsageError("--length is for --via relay", click.get_current_context())
-    with open_direct(session, key=key) as kms:
-        result = kms.decrypt(
-            ciphertext,
-            key=key,
-            encryption_algorithm=encryption_algorithm,
-            encryption_context=request.encryption_context,
-            grant_tokens=request.grant_tokens,
-            dry_run=request.dry_run,
-        )
+    known = _known_policy(policy_file, source, key)
+    ciphertext = read_input(source, encoding=encoding, what="the ciphertext")
+    with _explained(known, request, encryption_algorithm):
+        if relayed:
+            from kmstool.cli.relayed import decrypt_relayed  # noqa: PLC0415
+
+            decrypt_relayed(
+                ciphertext,
+                key=key,
+                length=length,
+                encryption_algorithm=encryption_algorithm,
+                request=request,
+                destination=destination,
+                session=session,
+            )
+            return
+        with open_direct(session, key=key) as kms:
+            result = kms.decrypt(
+                ciphertext,
+                key=key,
+                encryption_algorithm=encryption_algorithm,
+                encryption_context=request.encryption_context,
+                grant_tokens=request.grant_tokens,
+                dry_run=request.dry_run,
+            )
     destination.write(
         result,
         fields=lambda done: {
@@ -107,6 +119,31 @@ def decrypt(
         },
         secret="Plaintext",  # noqa: S106 - the name of a field
     )
+
+
+def _known_policy(
+    policy_file: str | None, source: str, key: "KeyArn | AnyKey"
+) -> "KnownPolicy | None":
+    if policy_file is None:
+        return None
+    if policy_file == source == "-":
+        raise click.UsageError("stdin can be read once", click.get_current_context())
+    from kmstool.cli.denied import read_known_policy  # noqa: PLC0415 - not for a plain decrypt
+
+    return read_known_policy(policy_file, key)
+
+
+@contextlib.contextmanager
+def _explained(
+    known: "KnownPolicy | None", request: RequestOptions, encryption_algorithm: str | None
+) -> Iterator[None]:
+    """If KMS denies what is done inside, adds what the given policy makes of it."""
+    try:
+        yield
+    except KmsError as error:
+        if known is not None:
+            known.explain(error, request=request, encryption_algorithm=encryption_algorithm)
+        raise
 
 
 @click.command("derive-shared-secret")
