@@ -35,8 +35,8 @@ SOURCE_VARIABLE: Final = "KMSTOOL_CREDENTIALS"
 _ACCESS_KEY_ID = re.compile(r"[A-Za-z0-9_]+")  # AWS STS API: [\w]*; it stands in a header's syntax
 _PRINTABLE = re.compile(r"[!-~]+")
 _PARENT_HINT = (
-    "start the credentials service on the parent instance, or set AWS_ACCESS_KEY_ID,"
-    " AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or give --credentials"
+    "start `kmstool parent credentials --listen vsock://:8002` on the parent instance, or set"
+    " AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or give --credentials"
 )
 
 

@@ -105,7 +105,7 @@ class Chain:
         _keep_expiry(session)
         found = session.get_credentials()
         if found is None:
-            raise CredentialsError("botocore finds no credentials", hint=_NONE_HINT)
+            raise CredentialsError("no source has credentials", hint=_NONE_HINT)
         self._check_method(found.method)
         if self._role is not None:
             return self._assume(session, found.method)
@@ -218,6 +218,11 @@ def _explain(error: Exception) -> tuple[str, str | None]:
         return "the region of STS is not known", "set AWS_REGION"
     if isinstance(error, RuntimeError):  # of botocore's refreshing
         return "the source gave credentials that have expired", None
+    if kind == "MetadataRetrievalError":  # a container's comes as another one
+        return (
+            "no source has credentials, and the instance's metadata service gives none",
+            _NONE_HINT,
+        )
     hint = "run `aws sso login` on this machine" if "SSO" in kind or "Token" in kind else None
     return f"botocore could not get credentials ({kind})", hint
 

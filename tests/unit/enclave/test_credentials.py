@@ -441,7 +441,7 @@ def test_parent_whose_answer_is_refused(answer: bytes, message: str, tmp_path: P
 def test_parent_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CredentialsError, match="could not get credentials from unix:") as caught:
         fetch_credentials(UnixAddress(str(tmp_path / "nobody")), Deadline(5))
-    assert "credentials service on the parent" in (caught.value.hint or "")
+    assert "kmstool parent credentials" in (caught.value.hint or "")
 
 
 def test_parent_that_resets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
