@@ -142,12 +142,21 @@ class InProcess:
     def __call__(self, *arguments: str, env: Mapping[str, str] | None = None) -> Finished:
         return self.call(main.main, arguments, env)
 
+    def reporting(self, *arguments: str) -> Finished:
+        """The same for a command whose result may say that a check failed."""
+        return self.call(main.main, arguments, None, may_print=True)
+
     def compat(self, *arguments: str, env: Mapping[str, str] | None = None) -> Finished:
         """The same for the drop-in."""
         return self.call(compat.main, arguments, env)
 
     def call(
-        self, way_in: Any, arguments: Sequence[str], env: Mapping[str, str] | None
+        self,
+        way_in: Any,
+        arguments: Sequence[str],
+        env: Mapping[str, str] | None,
+        *,
+        may_print: bool = False,
     ) -> Finished:
         """Runs one of the two mains."""
         for name, value in (env or {}).items():
@@ -155,4 +164,5 @@ class InProcess:
         self._capture.readouterr()
         code = way_in(list(arguments))
         out, err = self._capture.readouterr()
-        return checked(Finished(int(code), out, err.decode()), self._directory)
+        finished = Finished(int(code), out, err.decode())
+        return checked(finished, self._directory, may_print=may_print)
