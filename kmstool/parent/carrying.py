@@ -18,6 +18,7 @@ from kmstool.parent.loop import Loop, Timer
 from kmstool.parent.pump import Pump, reset_on_close
 from kmstool.parent.resolving import Answer, Question, Resolver
 from kmstool.parent.settings import ForwardLimits, Target
+from kmstool.parent.splicing import Pipes
 
 _NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -37,6 +38,7 @@ class Surroundings:
     loop: Loop
     resolver: Resolver
     buffer: memoryview
+    pipes: Pipes
     report: Callable[[str], None]
 
 
@@ -126,6 +128,7 @@ class Connection:
             self._client,
             result,
             buffer=shared.buffer,
+            pipes=shared.pipes,
             to_target=counters.to_target,
             to_client=counters.to_client,
             ended=self._ended,

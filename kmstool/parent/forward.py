@@ -26,6 +26,7 @@ from kmstool.parent.metrics import Metrics
 from kmstool.parent.pump import reset_on_close
 from kmstool.parent.resolving import LookUp, Resolver
 from kmstool.parent.settings import ForwardLimits, Route, Target
+from kmstool.parent.splicing import Pipes
 
 T = TypeVar("T")
 
@@ -85,6 +86,7 @@ class Forwarder:
             loop=self._loop,
             resolver=resolver,
             buffer=memoryview(bytearray(bounds.FORWARD_BUFFER)),
+            pipes=Pipes(),
             report=self._journal,
         )
         self._thread.start()
@@ -134,6 +136,7 @@ class Forwarder:
             self._on_loop(self._end_all)
         self._loop.stop()
         self._thread.join()
+        self._shared.pipes.close()
         self._journal.close()
 
     @property
