@@ -16,7 +16,6 @@ from kmstool import limits
 from kmstool.arn import AnyKey, KeyArn, kms_host, parse_host
 from kmstool.caveats import CUSTOM_ROOTS, SIMULATED_NSM, Caveat, Tolerance
 from kmstool.enclave.nsm import DevNsm, Nsm, Transport
-from kmstool.enclave.recipient import Recipient
 from kmstool.errors import SettingError, TransportError
 
 if TYPE_CHECKING:
@@ -114,6 +113,8 @@ def open_direct(
     host = parse_host(options.host) if options.host else kms_host(region, fips=options.fips)
     nsm, caveats = open_nsm(environ)
     options.tolerance.check(caveats)
+    from kmstool.enclave.recipient import Recipient  # noqa: PLC0415
+
     # The key generation starts here, so that it runs beside all that follows.
     recipient = Recipient(nsm, nonce=options.nonce, user_data=options.user_data)
 
@@ -242,6 +243,7 @@ def open_relayed(
     addresses = _addresses(options.via or ("relay",), way="relay", default=default)
     nsm, caveats = open_nsm(environ)
 
+    from kmstool.enclave.recipient import Recipient  # noqa: PLC0415
     from kmstool.enclave.relayed import RELAY_HINT, RelayedKms  # noqa: PLC0415
     from kmstool.endpoint import parse_address  # noqa: PLC0415
 

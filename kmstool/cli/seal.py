@@ -18,6 +18,7 @@ from kmstool.sealing.recipients import Recipient
 from kmstool.session import SessionOptions
 
 CIPHERS = {"aes-256-gcm": BodyCipher.AES_256_GCM, "chacha20-poly1305": BodyCipher.CHACHA20_POLY1305}
+WORTH_A_THREAD = 1024 * 1024  # bytes of a regular file, which keeps no reader waiting
 
 
 @click.command()
@@ -129,7 +130,7 @@ def seal(
                 label=label,
                 counter=counter,
                 signing_key=signing_key,
-                read_ahead=stream.size is not None,
+                read_ahead=(stream.size or 0) > WORTH_A_THREAD,
                 tolerance=common.tolerance(),
             )
         target.commit()
