@@ -9,6 +9,7 @@ from support.births import ACCOUNT, ADMINISTRATOR, CHAIN, IMAGE, SUCCESSOR
 from support.documents import document
 from support.processes import Finished, InProcess
 
+from kmstool.cli import verify
 from kmstool.policy.build import Image, LockedPolicy
 
 SAMPLES = Path(__file__).parents[1] / "unit" / "policy" / "samples"
@@ -28,6 +29,8 @@ def policy_of(*images: dict[int, bytes], key_spec: str = "SYMMETRIC_DEFAULT") ->
 @pytest.fixture
 def run(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     """kmstool under the test's own root, as if it were AWS'."""
+    # Imported before: who imports the name while it is another keeps that one.
+    monkeypatch.setattr(verify, "attestation_root", lambda: (CHAIN.root.der, ()))
     monkeypatch.setattr("kmstool.session.attestation_root", lambda: (CHAIN.root.der, ()))
     return in_process
 
@@ -75,10 +78,7 @@ def test_from_a_file(run: InProcess, sources: Path, source: str) -> None:
         assert done.stdout == policy_of(IMAGE | {3: b"\xc3" * 48})
 
 
-def test_verify_takes_a_document_for_what_to_expect(
-    run: InProcess, sources: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kmstool.cli.verify.attestation_root", lambda: (CHAIN.root.der, ()))
+def test_verify_takes_a_document_for_what_to_expect(run: InProcess, sources: Path) -> None:
     # Of the image only: another instance's document, with another PCR4, is as good.
     elsewhere = dict.fromkeys(range(16), bytes(48)) | SIGNED | {4: b"\xd4" * 48}
     (sources / "elsewhere").write_bytes(document(CHAIN, pcrs=elsewhere))
