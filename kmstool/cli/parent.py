@@ -17,10 +17,22 @@ COMMANDS: tuple[Entry, ...] = (
         "Hand short-lived credentials to enclaves.",
     ),
     Entry(
+        "forward",
+        "kmstool.cli.parent_forward",
+        "forward",
+        "Carry an enclave's connections to KMS, bytes untouched.",
+    ),
+    Entry(
         "relay",
         "kmstool.cli.parent_relay",
         "relay",
         "Call KMS for enclaves, which alone can open the answers.",
+    ),
+    Entry(
+        "up",
+        "kmstool.cli.parent_up",
+        "up",
+        "Run forwarder, credentials and relay from one file.",
     ),
 )
 
