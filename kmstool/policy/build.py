@@ -29,6 +29,7 @@ from kmstool.limits import (
     POLICY_IMAGES_MAX,
     POLICY_MAX,
 )
+from kmstool.policy.keys import folded
 from kmstool.policy.parse import (
     Condition,
     Effect,
@@ -337,7 +338,7 @@ def canonical_policy(statements: Sequence[Mapping[str, object]]) -> str:
 def _image(statement: Statement) -> Image | None:
     pcrs: dict[int, bytes] = {}
     for condition in statement.conditions:
-        match = _PCR_KEY.fullmatch(_folded(condition.key))
+        match = _PCR_KEY.fullmatch(folded(condition.key))
         if match and len(condition.values) == 1 and _HEX.fullmatch(condition.values[0]):
             pcrs[int(match[1])] = bytes.fromhex(condition.values[0])
     return Image(pcrs) if pcrs else None
@@ -346,7 +347,7 @@ def _image(statement: Statement) -> Image | None:
 def _the_account(policy: Policy) -> str:
     for statement in policy.statements:
         for condition in statement.conditions:
-            if _folded(condition.key) == "kms:calleraccount":
+            if folded(condition.key) == "kms:calleraccount":
                 return condition.values[0]
     return ""
 
@@ -381,9 +382,4 @@ def _condition(condition: Condition) -> tuple[str, str, frozenset[str]]:
     values = condition.values
     if str(condition.operator) == "StringEqualsIgnoreCase":
         values = tuple(value.lower() for value in values)
-    return (str(condition.operator), _folded(condition.key), frozenset(values))
-
-
-def _folded(key: str) -> str:
-    """Condition keys have no letter case; only ASCII does, since `lower` makes a k of U+212A."""
-    return key.lower() if key.isascii() else key
+    return (str(condition.operator), folded(condition.key), frozenset(values))
