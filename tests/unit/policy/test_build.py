@@ -350,6 +350,13 @@ OTHER: dict[str, Bend] = {
     "an image twice": lambda p: p["Statement"].append(image_statement(IMAGE, 9, "SYMMETRIC")),
     "the older language": lambda p: p.update(Version="2008-10-17"),
     "no effect": lambda p: statement(p).update(Effect="Deny"),
+    "whichever account calls": lambda p: statement(p)["Condition"].update(
+        StringEquals={"kms:CallerAccount": "${aws:PrincipalAccount}"}
+    ),
+    "a value with a default": lambda p: pcr_values(p).update(
+        {"kms:RecipientAttestation:PCR0": "${aws:PrincipalTag/pcr, '" + "01" * 48 + "'}"}
+    ),
+    "a star that is no wildcard": lambda p: statement(p).update(Resource="${*}"),
     # Python makes a k of the Kelvin sign; to KMS it is the key of nothing.
     "a PCR's name that only looks so": lambda p: pcr_values(p).update(
         {"\u212ams:RecipientAttestation:PCR0": pcr_values(p).pop("kms:RecipientAttestation:PCR0")}
