@@ -124,7 +124,7 @@ def parse_credentials_answer(message: Mapping[str, object]) -> Mapping[str, obje
         raise CredentialsError("the parent answered with a malformed error in place of credentials")
     raise CredentialsError(
         "the parent gave no credentials: " + ": ".join(refusal),
-        hint="look at the output of the credentials service on the parent instance",
+        hint="look at the output of `kmstool parent credentials` on the parent instance",
     )
 
 

@@ -3,28 +3,24 @@
 Every source is on loopback, and the process cannot connect to anything else: see the support file.
 """
 
+import hashlib
 import json
-import os
 import signal
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.credential_sources import (
     DEBUG,
     ELSEWHERE,
+    SSO_TOKEN,
     CredentialsProcess,
     FakeMetadata,
     credentials_process,
 )
 from support.processes import Finished, run_kmstool
-
-from kmstool.framing import build_frame
 
 WORKER_ARN = "arn:aws:iam::111122223333:role/worker"
 SECRET = "l0ng/t3rm+s3cret-Qw81"
@@ -54,7 +50,7 @@ def assert_no_secret(parent: CredentialsProcess, *sources: FakeMetadata) -> None
         for one in source.given:
             assert one.secret not in parent.output
             assert one.token not in parent.output
-    for secret in (SECRET, TOKEN, "ecs-auth-t0ken", "imds-session-t0ken"):
+    for secret in (SECRET, TOKEN, "ecs-auth-t0ken", "imds-session-t0ken", SSO_TOKEN):
         assert secret not in parent.output
     assert "Traceback" not in parent.output
 
@@ -199,6 +195,56 @@ def test_a_profile_whose_file_is_rotated(tmp_path: Path) -> None:
     assert "sFIRST" not in parent.output
 
 
+def test_a_profile_with_a_process(imds: FakeMetadata, tmp_path: Path) -> None:
+    given = imds.given[-1]
+    (tmp_path / "given").write_text(
+        json.dumps(
+            {
+                "Version": 1,
+                "AccessKeyId": given.access_key_id,
+                "SecretAccessKey": given.secret,
+                "SessionToken": given.token,
+                "Expiration": given.until,
+            }
+        )
+    )
+    environ = profile(tmp_path, "")
+    (tmp_path / "config").write_text(f"[profile work]\ncredential_process = cat {tmp_path}/given\n")
+    with credentials_process(environ, before=DEBUG) as parent:
+        assert parent.ask()["SessionToken"] == given.token
+        assert parent.said(f"credentials from custom-process, valid until {given.until}")
+    assert_no_secret(parent, imds)
+
+
+def test_a_profile_with_sso(imds: FakeMetadata, tmp_path: Path) -> None:
+    start = "https://sso.example/start"
+    cache = tmp_path / ".aws" / "sso" / "cache"
+    cache.mkdir(parents=True)
+    token = cache / f"{hashlib.sha1(start.encode()).hexdigest()}.json"
+    (tmp_path / "config").write_text(
+        f"[profile work]\nsso_start_url={start}\nsso_region=eu-west-1\n"
+        "sso_account_id=111122223333\nsso_role_name=worker\n"
+    )
+    environ = {
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_PROFILE": "work",
+        "AWS_ENDPOINT_URL_SSO": imds.url,
+        "HOME": str(tmp_path),
+    }
+    with credentials_process(environ, before=DEBUG) as parent:
+        error = parent.ask()["Error"]
+        assert "botocore could not get credentials (SSOTokenLoadError)" in error["Message"]
+        assert parent.said("(hint: run `aws sso login` on this machine)")
+        # What `aws sso login` leaves behind.
+        token.write_text(
+            json.dumps({"accessToken": SSO_TOKEN, "expiresAt": "2100-01-01T00:00:00Z"})
+        )
+        parent.process.send_signal(signal.SIGHUP)
+        assert parent.said(f"credentials from sso, valid until {imds.given[-1].until}")
+        assert parent.ask()["SecretAccessKey"] == imds.given[-1].secret
+    assert_no_secret(parent, imds)
+
+
 def test_another_source_does_not_take_its_place(imds: FakeMetadata, tmp_path: Path) -> None:
     """A file that is being rewritten must not turn into the instance's own role."""
     keys = "aws_access_key_id=ASIAFIRST00000000\naws_secret_access_key=s\naws_session_token=t\n"
@@ -260,90 +306,6 @@ def test_settings_that_do_not_fit(tmp_path: Path, options: list[str], code: int,
     (tmp_path / "not-json").write_text("{")
     done = start_only(ENVIRONMENT, tmp_path, *options)
     assert (said in done.error, done.code) == (True, code), done.stderr
-
-
-# --- The service --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        (b"GET / HTTP/1.1\r\n\r\n", "BadRequest"),
-        (build_frame({"Version": 2, "Request": "Credentials"}), "BadRequest"),
-        (build_frame({"Version": 1, "Request": "Kms"}), "BadRequest"),
-        (build_frame({"Version": 1, "Request": "Credentials", "More": 1}), "BadRequest"),
-        (b"\0\0\0\2{]", "BadRequest"),
-    ],
-)
-def test_garbage(shared_service: CredentialsProcess, data: bytes, code: str) -> None:
-    answer = shared_service.send(data)
-    assert answer["Error"]["Code"] == code
-    assert TOKEN not in json.dumps(answer)
-    assert shared_service.ask()["SessionToken"] == TOKEN
-
-
-@pytest.fixture(scope="module")
-def shared_service() -> Iterator[CredentialsProcess]:
-    with credentials_process(ENVIRONMENT) as parent:
-        yield parent
-    assert_no_secret(parent)
-
-
-def test_many_at_once_beside_slow_ones(shared_service: CredentialsProcess) -> None:
-    slow = [socket.socket(socket.AF_UNIX) for _ in range(20)]
-    answers: list[dict[str, Any]] = []
-    try:
-        for sock in slow:
-            sock.connect(shared_service.path)
-            sock.sendall(b"\0\0\0")
-        threads = [
-            threading.Thread(target=lambda: answers.append(shared_service.ask())) for _ in range(30)
-        ]
-        started = time.monotonic()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert time.monotonic() - started < 5
-    finally:
-        for sock in slow:
-            sock.close()
-    assert [answer["SessionToken"] for answer in answers] == [TOKEN] * 30
-
-
-def test_a_request_does_not_wait_for_a_source_that_hangs(tmp_path: Path) -> None:
-    """The service listens all the same, and says what it waits for."""
-    (tmp_path / "config").write_text("[profile work]\ncredential_process = sleep 30\n")
-    environ = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "work"}
-    before = (
-        "from kmstool.parent.keeping import Keeper; Keeper.start.__defaults__ = (0.5,);"
-        " Keeper.current.__defaults__ = (0.5,)"
-    )
-    with credentials_process(environ, before=before) as parent:
-        assert parent.ask()["Error"] == {
-            "Code": "NotAvailable",
-            "Message": "their source has not answered yet",
-        }
-        started = time.monotonic()
-        assert parent.end() == 128 + signal.SIGTERM
-        assert time.monotonic() - started < 5
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it(number: int, code: int) -> None:
-    with credentials_process(ENVIRONMENT) as parent:
-        assert parent.end(number) == code
-        assert not Path(parent.path).exists()
-    assert f"ending on {signal.Signals(number).name}" in parent.output
-
-
-def test_its_memory_cannot_be_read_by_the_same_user() -> None:
-    with credentials_process(ENVIRONMENT) as parent:
-        folder = Path("/proc") / str(parent.process.pid)
-        # PR_SET_DUMPABLE 0 gives the files of the process to root.
-        assert (folder / "environ").stat().st_uid == 0
-        limits = (folder / "limits").read_text() if os.geteuid() == 0 else ""
-        assert not limits or "Max core file size        0                    0" in limits
 
 
 def test_the_guard_of_these_tests_holds() -> None:

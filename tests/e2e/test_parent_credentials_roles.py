@@ -134,6 +134,27 @@ def test_a_role_without_a_policy(emulator: RunningEmulator, other: Sealed, tmp_p
         assert timedelta(seconds=800) < left <= timedelta(seconds=900)
 
 
+def test_a_profile_with_a_role(emulator: RunningEmulator, other: Sealed, tmp_path: Path) -> None:
+    """botocore assumes the role; long-term keys stand behind it and stay on the parent."""
+    admin = emulator.emulator.admin
+    (tmp_path / "config").write_text(
+        f"[profile keys]\naws_access_key_id={admin.access_key_id}\n"
+        f"aws_secret_access_key={admin.secret_access_key}\n"
+        f"[profile work]\nrole_arn={WORKER_ARN}\nsource_profile=keys\n"
+    )
+    environ = emulator.environment() | {
+        "AWS_ACCESS_KEY_ID": "",
+        "AWS_SECRET_ACCESS_KEY": "",
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_PROFILE": "work",
+    }
+    with credentials_process(environ, before=DEBUG) as parent:
+        assert parent.ask()["AccessKeyId"].startswith("ASIA")
+        assert decrypt(emulator, parent, other, tmp_path).stdout == b"sesame"
+        assert parent.said("credentials from assume-role, valid until")
+    assert "secret-of-the-emulator" not in parent.output
+
+
 def test_a_role_that_trusts_nobody(emulator: RunningEmulator, tmp_path: Path) -> None:
     """The enclave's message says why."""
     with credentials_process(emulator.environment(), "--assume-role", ADMIN_ARN) as parent:

@@ -36,6 +36,7 @@ _GUARD = (
     " real(self, to) if self.family == socket.AF_UNIX or to[0] in ('127.0.0.1', '::1')"
     f" else os._exit(os.write(2, b'{ELSEWHERE}') and 99)"
 )
+SSO_TOKEN = "sso-b3arer-t0ken"
 _TOKEN = "imds-session-t0ken"
 _PATH = "/latest/meta-data/iam/security-credentials/"
 
@@ -72,7 +73,7 @@ class _Quiet(BaseHTTPRequestHandler):
 
 
 class FakeMetadata:
-    """IMDSv2 and, at `/ecs`, a container's endpoint; the same credentials from both.
+    """IMDSv2, a container's endpoint at `/ecs`, and SSO's portal; the same credentials from all.
 
     Attributes:
         down: refuses every request while it is True.
@@ -128,6 +129,9 @@ class FakeMetadata:
         if request.path == "/ecs":
             known = header("Authorization") == "ecs-auth-t0ken"
             return (200, self.body or self._document()) if known else (403, b"{}")
+        if request.path.startswith("/federation/credentials?"):
+            known = header("x-amz-sso_bearer_token") == SSO_TOKEN
+            return (200, self._portal_document()) if known else (401, b"{}")
         if method == "PUT" and request.path == "/latest/api/token":
             asked = header("x-aws-ec2-metadata-token-ttl-seconds")
             return (200, _TOKEN.encode()) if asked else (400, b"")
@@ -149,6 +153,19 @@ class FakeMetadata:
                 "SecretAccessKey": one.secret,
                 "Token": one.token,
                 "Expiration": one.until,
+            }
+        ).encode()
+
+    def _portal_document(self) -> bytes:
+        one = self.given[-1]
+        return json.dumps(
+            {
+                "roleCredentials": {
+                    "accessKeyId": one.access_key_id,
+                    "secretAccessKey": one.secret,
+                    "sessionToken": one.token,
+                    "expiration": int(one.expiration.timestamp() * 1000),
+                }
             }
         ).encode()
 

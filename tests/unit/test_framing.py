@@ -229,7 +229,7 @@ def test_error_answer_is_shown_and_cut() -> None:
     with pytest.raises(CredentialsError, match=r"Refused: x+…$") as caught:
         framing.parse_credentials_answer(message)
     assert len(str(caught.value)) < 300
-    assert "credentials service on the parent" in (caught.value.hint or "")
+    assert "kmstool parent credentials" in (caught.value.hint or "")
 
 
 def test_length_that_is_no_length_gives_a_hint() -> None:
