@@ -18,13 +18,13 @@ from kmstool.caveats import DEBUG_ENCLAVE, NOTHING_EXPECTED, Caveat
 from kmstool.cli import console
 from kmstool.cli.common import Common, common_options
 from kmstool.cli.expectations import BirthExpectations, birth_options
-from kmstool.cli.input import read_bytes, read_input
+from kmstool.cli.input import decode_input, read_bytes
 from kmstool.cli.options import BYTES, input_options
 from kmstool.cli.output import Output, deliver, encode_json
 from kmstool.cli.public_key import read_public_key
 from kmstool.cli.report import for_the_eye, in_hex
 from kmstool.cli.results import as_json as caveats_as_json
-from kmstool.errors import CheckFailedError, DocumentError
+from kmstool.errors import CheckFailedError, DocumentError, InputError
 from kmstool.session import attestation_root
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -184,7 +184,12 @@ def _document(
         max_age=max_age,
         allow_debug=allow_debug,
     )
-    data = read_input(source, encoding=encoding, what="the document")
+    data = read_bytes(source, what="the document")
+    if data.startswith(b'{"document":'):  # as one begins, in its one form
+        raise InputError(
+            "this is a birth certificate, not a document", hint="name it with --birth-certificate"
+        )
+    data = decode_input(data, encoding=encoding, what="the document")
     if isinstance(as_of, datetime):
         at = as_of
     else:

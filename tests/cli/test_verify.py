@@ -317,6 +317,15 @@ def test_a_birth_certificate_that_is_not_as_expected(
     assert "(step 5, expectations)" in done.error
 
 
+def test_a_birth_certificate_in_the_place_of_a_document(run: InProcess, work: Path) -> None:
+    cert(work)
+    for options in ([], ["--input", "raw"]):
+        done = run("verify", *options, "key.cert")
+        assert done.code == 3
+        assert done.error == "this is a birth certificate, not a document"
+        assert done.hint == "name it with --birth-certificate"
+
+
 def test_a_file_that_is_no_birth_certificate(run: InProcess, work: Path) -> None:
     write(work, "key.cert", b"{}")
     done = run(*BIRTH, *NAMED, "--account", ACCOUNT)
