@@ -106,6 +106,10 @@ class Pump:
     def sink_failed(self, lane: "_Lane") -> None:
         """The sink takes no more bytes. What it has sent itself is still handed on (rule 3)."""
         self._broken = self._broken or f"the {lane.sink.name} went away"
+        if lane.sink is self._client:
+            # A target whose answer was not taken hears of it. A client whose request was not gets
+            # a plain end: it may still have to read the answer, which a reset would discard.
+            reset_on_close(self._target.socket)
         lane.drop(self)
         self.lane_ended()
 
