@@ -106,7 +106,7 @@ CLOCK_SKEW_MAX = 60.0  # seconds before the caveat clock-skew
 
 # --- Services on the parent --------------------------------------------------------------------
 PARENT_CONNECTIONS_MAX = 64  # at once; each is a thread, and an enclave needs one
-PARENT_CONNECTIONS_PER_CID_MAX = 16  # of those; an instance has up to four enclaves
+PARENT_CONNECTIONS_PER_CID_MAX = 32  # half of those: one enclave keeps no other out
 PARENT_REQUEST_SECONDS = 10.0  # for a whole request to arrive, whatever its pieces
 PARENT_ANSWER_SECONDS = 10.0  # without progress while an answer is being sent
 PARENT_LINGER_SECONDS = 1.0  # for a peer that has the answer to close its side
