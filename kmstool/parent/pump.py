@@ -48,6 +48,7 @@ class Pump:
         "_target",
         "active",
         "buffer",
+        "client_went_away",
         "pipes",
     )
 
@@ -70,6 +71,7 @@ class Pump:
         self._ended = ended
         self._broken: str | None = None
         self._done = False
+        self.client_went_away = False
         self._client = _End(CLIENT, client, self, loop)
         self._target = _End(TARGET, target, self, loop)
         _Lane(self._client, self._target, to_target)
@@ -109,6 +111,7 @@ class Pump:
         if lane.sink is self._client:
             # A target whose answer was not taken hears of it. A client whose request was not gets
             # a plain end: it may still have to read the answer, which a reset would discard.
+            self.client_went_away = True
             reset_on_close(self._target.socket)
         lane.drop(self)
         self.lane_ended()
@@ -340,6 +343,9 @@ class _Lane:
 
     def _end(self, pump: Pump) -> None:
         self.drop(pump)  # nothing is left: it was read
+        if pump.client_went_away:
+            pump.lane_ended()  # a reset follows: an end of its own would look like a half-close
+            return
         try:
             self.sink.socket.shutdown(socket.SHUT_WR)
         except OSError:  # ENOTCONN: reset meanwhile

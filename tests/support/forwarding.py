@@ -155,14 +155,25 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def send_in_thread(sock: socket.socket, data: bytes) -> threading.Thread:
-    def send() -> None:
-        with contextlib.suppress(OSError):
-            sock.sendall(data)
+class Sender(threading.Thread):
+    """Sends in a thread.
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    return thread
+    Attributes:
+        error: what it failed with, if it did.
+    """
+
+    def __init__(self, sock: socket.socket, data: bytes) -> None:
+        super().__init__()
+        self._sock = sock
+        self._data = data
+        self.error: OSError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._sock.sendall(self._data)
+        except OSError as error:
+            self.error = error
 
 
 def wait_until(what: Callable[[], bool]) -> None:
