@@ -204,6 +204,7 @@ def test_serve_in_a_directory_and_at_a_port(place: Path) -> None:
     with serving("--dir", "here", "--port", str(port)) as (process, environ):
         assert environ["KMSTOOL_EMULATOR"] == str(place / "here")
         assert environ["AWS_ENDPOINT_URL_KMS"] == f"https://localhost:{port}"
+        assert environ["AWS_ENDPOINT_URL_STS"] == f"https://localhost:{port}"
         trust = ssl.create_default_context(cafile=str(place / "here" / "ca.pem"))
         with (
             socket.create_connection(("127.0.0.1", port)) as plain,
