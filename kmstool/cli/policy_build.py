@@ -153,6 +153,8 @@ def build(
     common.tolerance().check(caveats)
     if administrator is None and not root_delegation:
         console.note("no administrator was named: nobody can ever disable or delete such a key")
+    if root_delegation:
+        console.note("the account's IAM policies decide on all that no Deny takes away")
     console.warn(caveats)
     deliver([Output(RENDERERS[form](policy).encode("ascii"), output)])
 

@@ -109,8 +109,7 @@ def _reach(policy: Policy, statement: Statement, actions: tuple[str, ...]) -> li
 
 
 def _ways_around(statement: Statement, around: list[str]) -> Iterator[Finding]:
-    if not around or statement.not_action:  # which is a finding of its own
-        return
+    # What NotAction names is never in `around`; NotAction itself is a finding of its own.
     for pattern in statement.actions or ():
         covered = [action for action in around if pattern_covers(pattern, action)]
         if not has_wildcard(pattern):

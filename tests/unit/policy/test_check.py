@@ -140,6 +140,8 @@ def test_every_wildcard_that_covers_a_way_around(action: str, length: int) -> No
 def test_root_delegation(everything: str, principal: object) -> None:
     assert found(allow(everything, {}, Principal=principal)) == ["root-delegation"]
     assert found(allow(everything, {}))[-1] == "wildcard-action"
+    some = allow("kms:Create*", {}, Principal=principal)
+    assert found(some) == ["account-principal", "wildcard-action"]
 
 
 def test_what_everybody_is_denied_is_no_finding() -> None:
@@ -233,6 +235,7 @@ def test_small_letters_may_be_compared_case_sensitively() -> None:
         ({"StringEquals": {"kms:CallerAccount": ACCOUNT}}, False),
         ({"StringEquals": {"KMS:calleraccount": ACCOUNT}}, False),
         ({"StringEquals": {"aws:PrincipalOrgID": "o-example"}}, False),
+        ({"StringEquals": {"\u212ams:CallerAccount": ACCOUNT}}, True),
         ({"ArnLike": {"aws:PrincipalArn": ROLE}}, False),
         ({"StringEqualsIfExists": {"kms:CallerAccount": ACCOUNT}}, True),
         ({"StringNotEquals": {"kms:CallerAccount": ACCOUNT}}, True),
