@@ -222,6 +222,21 @@ def test_conditions(condition: object, code: str) -> None:
     assert code in found(allow(condition=condition))
 
 
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "ForAllValues:StringEqualsIgnoreCase",
+        "StringEqualsIgnoreCaseIfExists",
+        "StringNotEqualsIgnoreCase",
+    ],
+)
+def test_a_condition_that_needs_no_attestation_hides_no_way_around(operator: str) -> None:
+    assert "create-grant" in found(allow("kms:CreateGrant", {operator: pcrs()}))
+    assert found(allow("kms:CreateGrant", {"StringEqualsIgnoreCase": pcrs()})) == [
+        "pcr-on-other-action"
+    ]
+
+
 def test_small_letters_may_be_compared_case_sensitively() -> None:
     (finding,) = check_policy(json.dumps({"Statement": allow(condition={"StringEquals": pcrs()})}))[
         :1
