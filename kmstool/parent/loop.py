@@ -18,7 +18,8 @@ from typing import Final
 
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
-BROKEN: Final = select.EPOLLERR | select.EPOLLHUP  # told whether they are asked for or not
+ERROR: Final = select.EPOLLERR
+BROKEN: Final = ERROR | select.EPOLLHUP  # told whether they are asked for or not
 
 _CANCELLED_MIN: Final = 256  # timers; below it clearing them away costs more than they do
 

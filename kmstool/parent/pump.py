@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kmstool import limits
-from kmstool.parent.loop import BROKEN, IN, OUT, Loop
+from kmstool.parent.loop import BROKEN, ERROR, IN, OUT, Loop
 from kmstool.parent.metrics import Counter
 from kmstool.parent.splicing import UNFIT, Pipe, Pipes
 
@@ -155,7 +155,7 @@ class _End:
             if self.out.reading:
                 self.out.move(self._pump)
             elif events & BROKEN:
-                self._stuck()
+                self._stuck(events)
 
     def update(self) -> None:
         """Waits for what can be done something about, and nothing else."""
@@ -168,13 +168,14 @@ class _End:
             self._loop.modify(self.descriptor, mask)
         self._mask = mask
 
-    def _stuck(self) -> None:
+    def _stuck(self, events: int) -> None:
         """It broke while nothing is read from it."""
-        if self.out.ended:
-            self._pump.abort(f"the {self.name} went away")
+        if self.out.ended and events & ERROR:
+            self._pump.source_failed(self)
         else:
-            # The other side has still to take bytes, and the system would tell this without end.
-            # `update` registers it again when they are taken.
+            # The other side has still to take bytes, or this one closed both directions (which is
+            # no error until something is sent to it). The system would tell this without end;
+            # `update` registers it again when bytes have moved.
             self._loop.unregister(self.descriptor)
             self._mask = -1
 
