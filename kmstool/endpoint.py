@@ -28,8 +28,8 @@ from kmstool.limits import (
 )
 
 DIRECT_HINT: Final = (
-    "start a forwarder on the parent instance, such as AWS' `vsock-proxy 8000"
-    " kms.<region>.amazonaws.com 443`"
+    "start the forwarder on the parent instance: `kmstool parent forward --listen vsock://:8000"
+    " --to kms.<region>.amazonaws.com:443`"
 )
 
 VSOCK_CID_ANY: Final = 0xFFFF_FFFF  # VMADDR_CID_ANY of vsock(7); an address to listen on only
@@ -70,6 +70,16 @@ class UnixAddress:
 
 
 Address = VsockAddress | TcpAddress | UnixAddress
+
+
+def forwarder_hint(address: Address, host: str) -> str:
+    """`DIRECT_HINT` for the address that was tried and the KMS behind it."""
+    # As the parent listens there: its own CID is not what it is from inside.
+    listen = f"vsock://:{address.port}" if isinstance(address, VsockAddress) else str(address)
+    return (
+        f"start the forwarder on the parent instance: `kmstool parent forward --listen {listen}"
+        f" --to {host}:443`"
+    )
 
 
 class Deadline:

@@ -325,12 +325,13 @@ def _dialer(
 ) -> "Callable[[Deadline], HttpConnection]":
     from kmstool.enclave.http import HttpConnection  # noqa: PLC0415
     from kmstool.enclave.tls import open_tls  # noqa: PLC0415
-    from kmstool.endpoint import DIRECT_HINT, parse_address  # noqa: PLC0415
+    from kmstool.endpoint import forwarder_hint, parse_address  # noqa: PLC0415
 
     parsed = [parse_address(address) for address in addresses]
+    hint = forwarder_hint(parsed[-1], host)  # what fails in the end is the last of them
 
     def dial(deadline: "Deadline") -> HttpConnection:
-        sock = _connect_first(parsed, deadline, trace, hint=DIRECT_HINT)
+        sock = _connect_first(parsed, deadline, trace, hint=hint)
         tls = open_tls(sock, host=host, roots_pem=roots_pem, deadline=deadline)
         trace(f"{tls.version()} to {host}, {(tls.cipher() or ('unknown cipher',))[0]}")
         return HttpConnection(tls, host)

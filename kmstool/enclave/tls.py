@@ -109,8 +109,8 @@ def _handshake_error(error: OSError, host: str, deadline: Deadline) -> Transport
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)):
         return TransportError(
             f"the connection was closed during the TLS handshake with {host}",
-            hint="the forwarder was reached and what it forwards to was not: check its target, its"
-            " allowlist and its name resolution",
+            hint="the forwarder was reached and let go: its log on the parent says why (its target"
+            " cannot be reached or its name not be found, a limit, a CID that may not connect)",
             retryable=True,
         )
     reason = getattr(error, "reason", None) or error.strerror or "unknown reason"

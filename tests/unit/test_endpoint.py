@@ -20,6 +20,7 @@ from kmstool.endpoint import (
     UnixAddress,
     VsockAddress,
     connect,
+    forwarder_hint,
     parse_address,
 )
 from kmstool.errors import SettingError, TransportError
@@ -177,7 +178,21 @@ def test_refused() -> None:
     with pytest.raises(TransportError, match=r"127\.0\.0\.1:\d+: connection refused") as caught:
         connect(TcpAddress("127.0.0.1", free_port()), Deadline(5))
     assert caught.value.retryable
-    assert "vsock-proxy 8000" in (caught.value.hint or "")
+    assert "kmstool parent forward --listen vsock://:8000" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("address", "listen"),
+    [
+        ("vsock://3:9000", "vsock://:9000"),
+        ("tcp://127.0.0.1:9000", "tcp://127.0.0.1:9000"),
+        ("unix:/run/kms", "unix:/run/kms"),
+    ],
+)
+def test_hint_for_an_address(address: str, listen: str) -> None:
+    hint = forwarder_hint(parse_address(address), "kms.eu-west-1.amazonaws.com")
+    command = f"`kmstool parent forward --listen {listen} --to kms.eu-west-1.amazonaws.com:443`"
+    assert command in hint
 
 
 def test_hint_of_the_caller() -> None:
@@ -285,7 +300,7 @@ def test_vsock_where_nobody_listens(
     with pytest.raises(TransportError, match=f"vsock://3:8000: {reason}") as caught:
         connect(VsockAddress(3, 8000), Deadline(5))
     assert caught.value.retryable is retryable
-    assert "vsock-proxy 8000" in (caught.value.hint or "")
+    assert "kmstool parent forward --listen vsock://:8000" in (caught.value.hint or "")
     assert [sock.closed for sock in vsock.made] == [True]
 
 

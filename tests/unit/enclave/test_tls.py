@@ -197,7 +197,7 @@ def test_server_that_closes(read_first: bool) -> None:
 
     error = refusal(handle)
     assert "was closed during the TLS handshake" in str(error)
-    assert "check its target" in (error.hint or "")
+    assert "its log on the parent says why" in (error.hint or "")
     assert error.retryable
 
 
