@@ -165,6 +165,13 @@ def test_what_everybody_is_denied_is_no_finding() -> None:
     beside = {"StringNotEquals": {"aws:PrincipalArn": ADMINISTRATOR}}
     narrowed = [one | {"Condition": one["Condition"] | beside} for one in pinned]
     assert "no-attestation" in found(root, around, sealing, *narrowed)
+    # Neither of these fires for a request without an attestation.
+    for operator in ("StringEqualsIgnoreCase", "ForAnyValue:StringNotEqualsIgnoreCase"):
+        sleeping = [
+            one | {"Condition": {operator: one["Condition"]["StringNotEqualsIgnoreCase"]}}
+            for one in pinned
+        ]
+        assert "no-attestation" in found(root, around, sealing, *sleeping)
     others = denies_of_each(list(RECIPIENT_ACTIONS), 0, 1, 2, Principal={"AWS": ROLE})
     assert "no-attestation" in found(root, around, sealing, *others)
 
