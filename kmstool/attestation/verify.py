@@ -170,8 +170,9 @@ def verify_es384(key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes
     half = limits.DOCUMENT_SIGNATURE_LENGTH // 2
     r = int.from_bytes(signature[:half], "big")
     s = int.from_bytes(signature[half:], "big")
+    encoded = encode_dss_signature(r, s) if len(signature) == 2 * half else b""
     try:
-        key.verify(encode_dss_signature(r, s), signed, _ECDSA_SHA384)
+        key.verify(encoded, signed, _ECDSA_SHA384)
     except InvalidSignature:
         raise DocumentError(
             "the signature of the document is not its leaf certificate's",

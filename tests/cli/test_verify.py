@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +21,11 @@ from support.births import (
     birth_certificate,
 )
 from support.documents import NOW, document, make_chain
+from support.negatives import Negative
+from support.negatives_real import BENT
 from support.processes import InProcess
 
+from kmstool.attestation.verify import STEPS
 from kmstool.caveats import CATALOGUE
 
 NAMED = [f"--pcr={index}={value.hex()}" for index, value in IMAGE.items()]
@@ -197,6 +201,21 @@ def test_a_real_document_leads_to_aws(in_process: InProcess, shared: Path) -> No
     assert done.code == 0, done.stderr
     assert "verified: yes" in done.stdout.decode()
     assert in_process("verify", path, "--input", "raw").code == 10  # its certificates have expired
+
+
+BENT_AS_OF_ITS_TIME = [one for one in BENT if "another root" not in one.name]
+
+
+@pytest.mark.parametrize("negative", BENT_AS_OF_ITS_TIME, ids=lambda negative: negative.name)
+def test_a_bent_real_document(
+    in_process: InProcess, work: Path, shared: Path, negative: Negative
+) -> None:
+    made = negative.make()
+    path = write(work, "doc.cbor", made.data)
+    done = in_process("verify", path, "--input", "raw", "--as-of", made.at.isoformat())
+    assert (done.code, done.stdout) == (10, b"")
+    assert f"(step {STEPS.index(negative.step) + 1}, {negative.step})" in done.error
+    assert re.search(negative.says, done.error)
 
 
 # --- What can be expected ----------------------------------------------------------------------

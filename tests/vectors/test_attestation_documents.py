@@ -5,7 +5,9 @@ evervault/attestation-doc-validation and base/nitro-validator. The fourth is wha
 unsigned.
 """
 
+import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -45,6 +47,79 @@ def test_verifies_as_of_its_own_time(shared: Path, root: bytes, name: str) -> No
     verified = verify_document(data, root_der=root, at=own_time(document), expectations=ALLOW_DEBUG)
     assert verified.document == document
     assert len(verified.chain.certificates) == 5
+
+
+ZERO = bytes(48)
+EXPECTED = {
+    REAL[0]: Expectations(pcrs=dict.fromkeys(range(3), ZERO), allow_debug=True),
+    REAL[1]: Expectations(
+        pcrs={
+            0: bytes.fromhex(
+                "f4d48b81a460c9916d1e685119074bf24660afd3e34fae9f"
+                "ca0a0d28d9d5599936332687e6f66fc890ac8cf150142d8b"
+            ),
+            1: bytes.fromhex(
+                "bcdf05fefccaa8e55bf2c8d6dee9e79bbff31e34bf28a99a"
+                "a19e6b29c37ee80b214a414b7607236edf26fcb78654e63f"
+            ),
+            2: bytes.fromhex(
+                "d8f114da658de5481f8d9ec73907feb553560787522f705c"
+                "92d7d96beed8e15e2aa611984e098c576832c292e8dc469a"
+            ),
+            8: bytes.fromhex(
+                "8790eb3cce6c83d07e84b126dc61ca923333d6f66615c4a7"
+                "9157de48c5ab2418bdc60746ea7b7afbff03a1c6210201cb"
+            ),
+        },
+    ),
+    REAL[2]: Expectations(
+        pcrs={
+            0: bytes.fromhex(
+                "4b8d4cf2a99e05ce1b5bddaf9d21cb446eb0e606c5bebd1e"
+                "bf02b473a22165f7b68b0bb0d1ac5a90f0311e493522cfab"
+            ),
+            1: bytes.fromhex(
+                "0343b056cd8485ca7890ddd833476d78460aed2aa161548e"
+                "4e26bedf321726696257d623e8805f3f605946b3d8b0c6aa"
+            ),
+            2: bytes.fromhex(
+                "16efcc1d6952c5b9737eb2ab1751a08412835c5125818bfb"
+                "55f6367cb3cdca49b13d2a5b6d771de9db1578242e328c6d"
+            ),
+        },
+        user_data=bytes.fromhex("69553adc61d6e9fcdecbe1ea49bb2b52a60238e0"),
+    ),
+}
+NONCE_SHA256 = (
+    "6eea661682aa9b36a03f0db5c150a1596687cade6765849b5b74fbbef205a3f8"  # of REAL[1], 256 bytes
+)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_is_what_was_expected_of_it(shared: Path, root: bytes, name: str) -> None:
+    data, document = load(shared, name)
+    expected = EXPECTED[name]
+    if document.nonce is not None:
+        assert hashlib.sha256(document.nonce).hexdigest() == NONCE_SHA256
+        expected = replace(expected, nonce=document.nonce)
+    at = own_time(document)
+    verify_document(data, root_der=root, at=at, expectations=replace(expected, max_age=0))
+    for other in (
+        replace(expected, pcrs={**expected.pcrs, 1: b"\1" * 48}),
+        replace(expected, nonce=b"n" * 16),
+        replace(expected, user_data=b""),
+        replace(expected, public_key=b"k"),
+    ):
+        with pytest.raises(DocumentError) as caught:
+            verify_document(data, root_der=root, at=at, expectations=other)
+        assert caught.value.step == "expectations"
+
+
+def test_debug_mode_is_refused_unless_it_is_allowed(shared: Path, root: bytes) -> None:
+    data, document = load(shared, REAL[0])
+    with pytest.raises(DocumentError, match="started in debug mode") as caught:
+        verify_document(data, root_der=root, at=own_time(document))
+    assert caught.value.step == "expectations"
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -29,7 +29,7 @@ from support.documents import (
 from kmstool.attestation import chain as chain_module
 from kmstool.attestation.chain import ChainCache, VerifiedChain
 from kmstool.attestation.document import parse_document
-from kmstool.attestation.verify import Expectations, own_time, verify_document
+from kmstool.attestation.verify import Expectations, own_time, verify_document, verify_es384
 from kmstool.emulator.cbor_writer import encode
 from kmstool.errors import DocumentError, SettingError
 
@@ -340,6 +340,20 @@ def test_signed_by_another_key() -> None:
 def test_signatures_out_of_range(signature: bytes) -> None:
     with pytest.raises(DocumentError) as caught:
         check(cose(encode(fields(CHAIN)), CHAIN.leaf.key, signature=signature))
+    assert caught.value.step == "signature"
+
+
+@pytest.mark.parametrize(
+    "change", [lambda s: s[:48] + b"\0" + s[48:], lambda s: s[:-1], lambda s: b""]
+)
+def test_a_signature_of_another_length(change: Callable[[bytes], bytes]) -> None:
+    key = CHAIN.leaf.key
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    signed = encode(["Signature1", HEADER, b"", b"payload"])
+    signature = sign(HEADER, b"payload", key)
+    verify_es384(key.public_key(), signature, signed)
+    with pytest.raises(DocumentError) as caught:
+        verify_es384(key.public_key(), change(signature), signed)
     assert caught.value.step == "signature"
 
 
