@@ -239,6 +239,9 @@ def test_conditions(condition: object, code: str) -> None:
 )
 def test_a_condition_that_needs_no_attestation_hides_no_way_around(operator: str) -> None:
     assert "create-grant" in found(allow("kms:CreateGrant", {operator: pcrs()}))
+    for missing, code in (("true", "create-grant"), ("false", "pcr-on-other-action")):
+        condition = {"Null": {f"{ATTESTATION}PCR0": missing}}
+        assert code in found(allow("kms:CreateGrant", condition))
     assert found(allow("kms:CreateGrant", {"StringEqualsIgnoreCase": pcrs()})) == [
         "pcr-on-other-action"
     ]
@@ -280,6 +283,12 @@ def test_a_deny_that_lets_debug_enclaves_past_it() -> None:
     assert found(allow(), deny("kms:Decrypt", {"StringNotEqualsIgnoreCase": zeros})) == ["zero-pcr"]
     stops = {f"{ATTESTATION}PCR0": "00" * 48}
     assert found(allow(), deny("kms:Decrypt", {"StringEqualsIgnoreCase": stops})) == []
+
+
+def test_a_deny_over_two_registers_fires_where_both_differ() -> None:
+    two = pcrs({index: IMAGE[index] for index in (0, 1)})
+    mixed = deny("kms:Decrypt", {"StringNotEqualsIgnoreCase": two})
+    assert found(allow(), mixed) == ["deny-mixes-pcrs"]
 
 
 def test_a_deny_over_more_than_takes_a_recipient() -> None:
