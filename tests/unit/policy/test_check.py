@@ -162,6 +162,9 @@ def test_what_everybody_is_denied_is_no_finding() -> None:
         {"Resource": f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/*"},
     ):
         assert "root-delegation" in found(root, around | weaker, sealing, *pinned)
+    for name in ("Principal", "Resource"):
+        turned = {key: value for key, value in around.items() if key != name}
+        assert "root-delegation" in found(root, turned | {f"Not{name}": "*"}, sealing, *pinned)
     beside = {"StringNotEquals": {"aws:PrincipalArn": ADMINISTRATOR}}
     narrowed = [one | {"Condition": one["Condition"] | beside} for one in pinned]
     assert "no-attestation" in found(root, around, sealing, *narrowed)
