@@ -13,6 +13,7 @@ from kmstool.cli import console
 from kmstool.errors import InputError, LocalFileError, SettingError
 
 _STDIN = "kmstool.stdin"  # what a command read from it, in Click's `meta`
+_WORTH_A_THREAD = 1024 * 1024  # bytes of a regular file
 _WHITESPACE = b" \t\r\n"
 _DESCRIPTOR_PATH = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
 _NAMED_DESCRIPTORS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -115,6 +116,7 @@ class InputStream:
 
     Attributes:
         size: bytes of a regular file, or None.
+        is_worth_a_thread: reading it ahead saves time, and keeps no thread waiting.
 
     Raises:
         LocalFileError: it cannot be read.
@@ -133,6 +135,7 @@ class InputStream:
         except ValueError as error:  # a NUL in the path
             raise self._failed(str(error)) from None
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self.is_worth_a_thread = (self.size or 0) > _WORTH_A_THREAD
         if not self._owned and os.isatty(0):
             console.note(f"reading {what} from the terminal: end it with Ctrl-D")
 

@@ -86,5 +86,6 @@ def open_command(
                 expected=expected,
                 tolerance=common.tolerance(),
                 report=console.warn,
+                read_ahead=stream.is_worth_a_thread,
             )
         target.commit()

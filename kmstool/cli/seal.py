@@ -18,7 +18,6 @@ from kmstool.sealing.recipients import Recipient
 from kmstool.session import SessionOptions
 
 CIPHERS = {"aes-256-gcm": BodyCipher.AES_256_GCM, "chacha20-poly1305": BodyCipher.CHACHA20_POLY1305}
-WORTH_A_THREAD = 1024 * 1024  # bytes of a regular file, which keeps no reader waiting
 
 
 @click.command()
@@ -130,7 +129,7 @@ def seal(
                 label=label,
                 counter=counter,
                 signing_key=signing_key,
-                read_ahead=(stream.size or 0) > WORTH_A_THREAD,
+                read_ahead=stream.is_worth_a_thread,
                 tolerance=common.tolerance(),
             )
         target.commit()

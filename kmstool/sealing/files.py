@@ -130,6 +130,7 @@ def open_sealed(
     expected: Expected = Expected(),
     tolerance: Tolerance = Tolerance(),  # noqa: B008 - frozen
     report: Callable[[tuple[Caveat, ...]], None] = lambda _caveats: None,
+    read_ahead: bool = False,
 ) -> Opened:
     """Reads a sealed file to its end and writes its plaintext.
 
@@ -141,6 +142,7 @@ def open_sealed(
         holder: is asked for the file's key, once for each recipient until one answers.
         key: the KMS key to use, or `ANY_KEY` for whichever the file names (`unpinned-key`).
         report: gets the caveats as they become known, all of them before the target is asked for.
+        read_ahead: as for `seal`.
 
     Raises:
         InputError: this is no sealed file. SealedFileError: its header is malformed, or not what
@@ -170,17 +172,19 @@ def open_sealed(
     tolerance.check(caveats)
     target = _Counting(make_target())
     try:
-        _open_body(source, target, file_key, head)
+        _open_body(source, target, file_key, head, read_ahead)
     except NotOpenedError:
         raise NotOpenedError(NOT_OPENED, hint=INCOMPLETE if target.count else None) from None
     return Opened(header=header, key=used, caveats=caveats)
 
 
-def _open_body(source: Source, target: Target, file_key: bytes, head: Head) -> None:
+def _open_body(
+    source: Source, target: Target, file_key: bytes, head: Head, read_ahead: bool
+) -> None:
     header = head.header
     key = layout.body_key(file_key, header.salt, head.mac)
     if header.signer is None:
-        decrypt_body(source, target, key, header.body)
+        decrypt_body(source, target, key, header.body, read_ahead=read_ahead)
         return
     digest = hashlib.sha256(head.covered + head.mac)
     signature = decrypt_body(
@@ -190,6 +194,7 @@ def _open_body(source: Source, target: Target, file_key: bytes, head: Head) -> N
         header.body,
         digest=digest.update,
         trailer_length=layout.SIGNATURE_LENGTH,
+        read_ahead=read_ahead,
     )
     try:
         signer = Ed25519PublicKey.from_public_bytes(header.signer)

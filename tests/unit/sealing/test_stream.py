@@ -5,14 +5,15 @@ What bodies are made of is tested in test_files.py, with whole files.
 
 import io
 import threading
+from itertools import product
 from typing import Any
 
 import pytest
 from support.sealed_files import CHUNK, stream
 
-from kmstool.errors import LocalFileError
+from kmstool.errors import LocalFileError, NotOpenedError
 from kmstool.sealing import stream as body
-from kmstool.sealing.format import BodyCipher
+from kmstool.sealing.format import SEALED_CHUNK, BodyCipher
 
 KEY = bytes(32)
 BATCH = body._BATCH * CHUNK
@@ -22,6 +23,17 @@ def encrypted(source: Any, *, read_ahead: bool) -> bytes:
     target = io.BytesIO()
     body.encrypt_body(source, target, KEY, BodyCipher.AES_256_GCM, read_ahead=read_ahead)
     return target.getvalue()
+
+
+def decrypted(source: Any, target: Any, *, read_ahead: bool, length: int = 0) -> bytes:
+    return body.decrypt_body(
+        source,
+        target,
+        KEY,
+        BodyCipher.AES_256_GCM,
+        trailer_length=length,
+        read_ahead=read_ahead,
+    )
 
 
 class Recording(io.RawIOBase):
@@ -56,9 +68,25 @@ def test_read_ahead_or_not_the_body_is_the_same(size: int) -> None:
     plaintext = stream("ahead", size)
     ahead = encrypted(io.BytesIO(plaintext), read_ahead=True)
     assert ahead == encrypted(io.BytesIO(plaintext), read_ahead=False)
-    target = io.BytesIO()
-    body.decrypt_body(io.BytesIO(ahead), target, KEY, BodyCipher.AES_256_GCM)
-    assert target.getvalue() == plaintext
+    for read_ahead, trailer in product((True, False), (b"", b"t" * 64)):
+        target = io.BytesIO()
+        source = io.BytesIO(ahead + trailer)
+        assert decrypted(source, target, read_ahead=read_ahead, length=len(trailer)) == trailer
+        assert target.getvalue() == plaintext
+
+
+@pytest.mark.parametrize("read_ahead", [True, False])
+def test_a_changed_batch_is_not_released_and_no_thread_is_left(read_ahead: bool) -> None:
+    plaintext = stream("ahead", 4 * BATCH)
+    changed = bytearray(encrypted(io.BytesIO(plaintext), read_ahead=False))
+    changed[2 * BATCH] ^= 1
+    before = threading.active_count()
+    source, target = Recording(bytes(changed)), io.BytesIO()
+    with pytest.raises(NotOpenedError):
+        decrypted(source, target, read_ahead=read_ahead)
+    assert target.getvalue() == plaintext[:BATCH]
+    assert source.count <= (3 if read_ahead else 2) * body._BATCH * SEALED_CHUNK + 3
+    assert threading.active_count() == before
 
 
 def test_who_reads() -> None:
@@ -117,7 +145,7 @@ def test_nothing_yet_is_not_the_end(read_ahead: bool) -> None:
         encrypted(Impatient(bytes(3 * BATCH)), read_ahead=read_ahead)
     sealed = encrypted(io.BytesIO(bytes(3 * BATCH)), read_ahead=False)
     with pytest.raises(LocalFileError, match="does not wait for data"):
-        body.decrypt_body(Impatient(sealed), io.BytesIO(), KEY, BodyCipher.AES_256_GCM)
+        decrypted(Impatient(sealed), io.BytesIO(), read_ahead=read_ahead)
 
 
 def test_no_room_yet_is_not_written() -> None:
