@@ -15,7 +15,7 @@ from support.emulator import RunningEmulator, running_emulator
 from support.parents import ParentProcess, parent_up
 from support.processes import run_kmstool
 
-from kmstool.framing import build_relay_request, read_frame
+from kmstool.framing import build_credentials_request, build_relay_request, read_frame
 
 ROLE = "arn:aws:iam::111122223333:role/enclave"
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -211,6 +211,24 @@ def test_sighup_starts_and_ends_services(port: int) -> None:
         names = {path.name for path in parent.folder.iterdir()}
         assert names == {"parent.toml", "notify", "direct", "metrics"}
         assert exchange(before, b"still there") == b"still there"
+
+
+def test_sighup_hands_out_credentials_of_another_session(emulator: RunningEmulator) -> None:
+    def handed_out() -> str:
+        with parent.connect("credentials") as connection:
+            connection.sendall(build_credentials_request())
+            return str(read_frame(connection.recv)["AccessKeyId"])
+
+    text = CREDENTIALS + f'assume_role = "{ROLE}"\n'
+    with parent_up(text, environ=emulator.environment()) as parent:
+        first, inode = handed_out(), (parent.folder / "credentials").stat().st_ino
+        parent.rewrite(text + 'role_session_name = "second"\n')
+        second = handed_out()
+        assert second != first
+        assert (parent.folder / "credentials").stat().st_ino == inode
+        kept = parent.rewrite(text + 'only_kms = ["alias/x"]\n')
+        assert "the settings of before are kept" in kept
+        assert handed_out() == second
 
 
 @pytest.mark.parametrize(

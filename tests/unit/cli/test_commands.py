@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from kmstool.caveats import CATALOGUE
 from kmstool.cli.commands import COMMANDS, cli
+from kmstool.cli.lazy import LazyGroup
 from kmstool.cli.main import main
 
 NEVER = (
@@ -88,6 +89,17 @@ def test_the_table_says_what_the_command_says(entry: Any) -> None:
     assert command is not None
     assert command.name == entry.name
     assert command.get_short_help_str(200) == entry.summary
+
+
+def test_the_tables_of_groups_say_what_their_commands_say() -> None:
+    for entry in COMMANDS:
+        group = cli.get_command(click.Context(cli), entry.name)
+        if not isinstance(group, LazyGroup):
+            continue
+        for inner in group.entries.values():
+            command = group.get_command(click.Context(group), inner.name)
+            assert command is not None
+            assert (command.name, command.get_short_help_str(200)) == (inner.name, inner.summary)
 
 
 @pytest.mark.parametrize("path", [path for path in commands() if path])
