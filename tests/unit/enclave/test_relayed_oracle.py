@@ -150,3 +150,39 @@ def test_not_even_the_right_padding_of_the_right_length_stands_out(
         for padded in (pkcs7(os.urandom(32)), os.urandom(48), pkcs7(os.urandom(40)), bytes(48))
     }
     assert len(outcomes) == 1
+
+
+# --- What no client can prevent: docs/explanation/two-setups.md, "What remains" ------------------
+
+SECRET = b'{"user":"admin","pin":"4711"}\n\n\n'  # a ciphertext of the same KMS key, and not a key
+
+
+def block_asked_twice(key: RSAPrivateKey) -> tuple[bytes, bytes]:
+    """KMS' answer for the secret, rearranged to depend on its second block alone.
+
+    Returns:
+        the answer, and what the bytes 16 to 31 of its plaintext are XORed with.
+    """
+    tree = message_for(key, pkcs7(SECRET))
+    ciphertext = tree.at(*at.CIPHERTEXT).value
+    assert isinstance(ciphertext, bytes)
+    first, second, last = (ciphertext[i : i + 16] for i in range(0, 48, 16))
+    tree.at(*at.IV).value = first
+    tree.at(*at.CIPHERTEXT).value = second + second + last
+    return tree.encode(), bytes(a ^ b for a, b in zip(first, second, strict=True))
+
+
+def test_a_guess_of_one_block_can_be_confirmed() -> None:
+    """By a message of the parent's own under the guess: it opens or not, and that is the answer."""
+    recipient, opened = RECIPIENTS[0], []
+    for pin in range(4705, 4715):
+        answer, mask = block_asked_twice(recipient)
+        block = f'"pin":"{pin}"}}\n\n\n'.encode()
+        guess = block + bytes(a ^ b for a, b in zip(block, mask, strict=True))
+        key = cms.unwrap_unauthenticated(answer, recipient, 32)
+        try:
+            AESGCM(key).decrypt(NONCE, AESGCM(guess).encrypt(NONCE, b"", b""), b"")
+        except InvalidTag:
+            continue
+        opened.append(pin)
+    assert opened == [4711]
