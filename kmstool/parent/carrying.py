@@ -120,7 +120,6 @@ class Connection:
             self._not_connected(result, began)
             return
         shared, counters = self._shared, self._counters
-        self._timer.cancel()
         self._took = shared.loop.now - self._started
         counters.connect_seconds.observe(self._took)
         self._pump = Pump(
@@ -133,6 +132,7 @@ class Connection:
             to_client=counters.to_client,
             ended=self._ended,
         )
+        self._timer.cancel()
         self._watch()
 
     def _not_connected(self, error: OSError, began: float) -> None:

@@ -5,12 +5,12 @@ polls, and has no clock but the monotonic one, so that setting the time neither 
 connection. Why not asyncio: docs/decisions/0021-forwarder-engine.md. Source: epoll(7).
 """
 
-import contextlib
 import heapq
 import itertools
 import os
 import select
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -64,6 +64,7 @@ class Loop:
         self._calls: deque[Callable[[], None]] = deque()
         self._closing: list[socket.socket] = []
         self._running = True
+        self._waking = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.register(self._wake, IN, self._called)
 
@@ -110,8 +111,9 @@ class Loop:
     def call_from_thread(self, call: Callable[[], None]) -> None:
         """Calls soon, on the loop's thread. From any thread; ignored once the loop has ended."""
         self._calls.append(call)
-        with contextlib.suppress(OSError):  # it has ended, and its descriptors are closed
-            os.eventfd_write(self._wake, 1)
+        with self._waking:  # or the number could be another file's by now
+            if self._wake != -1:
+                os.eventfd_write(self._wake, 1)
 
     def stop(self) -> None:
         """Ends `run` after the present round. From any thread."""
@@ -124,7 +126,8 @@ class Loop:
                 self._round()
         finally:
             self._close_sockets()
-            wake, self._wake = self._wake, -1
+            with self._waking:
+                wake, self._wake = self._wake, -1
             os.close(wake)
             self._epoll.close()
 
