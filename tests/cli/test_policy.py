@@ -78,6 +78,17 @@ def test_from_a_file(run: InProcess, sources: Path, source: str) -> None:
         assert done.stdout == policy_of(IMAGE | {3: b"\xc3" * 48})
 
 
+def test_from_a_real_document(in_process: InProcess, shared: Path) -> None:
+    vectors = shared / "vectors"
+    options = ("--also-pcr", "3", "--also-pcr", "8")
+    done = in_process(*BUILD, "--pcr-from", str(vectors / "attestation-2022-10-13.cbor"), *options)
+    assert done.code == 0, done.stderr
+    for index in (0, 1, 2, 3, 8):
+        assert done.stdout.count(f"kms:RecipientAttestation:PCR{index}".encode()) == 1
+    debug = str(vectors / "attestation-debug-2021-03-05.cbor")
+    assert in_process(*BUILD, "--pcr-from", debug).code == 8
+
+
 def test_verify_takes_a_document_for_what_to_expect(run: InProcess, sources: Path) -> None:
     # Of the image only: another instance's document, with another PCR4, is as good.
     elsewhere = dict.fromkeys(range(16), bytes(48)) | SIGNED | {4: b"\xd4" * 48}

@@ -318,6 +318,33 @@ def test_what_is_no_policy(text: str) -> None:
         check_policy(text)
 
 
+def test_what_the_console_writes_and_an_enclave_added_by_hand() -> None:
+    root = allow("kms:*", {}, Principal={"AWS": ROOT}, Sid="Enable IAM User Permissions")
+    verbs = (
+        "Create Describe Enable List Put Update Revoke Disable Get Delete TagResource UntagResource"
+        " ScheduleKeyDeletion CancelKeyDeletion RotateKeyOnDemand"
+    )
+    manage = allow(
+        [
+            f"kms:{one}*" if one.isalpha() and len(one) < 9 else f"kms:{one}"
+            for one in verbs.split()
+        ],
+        {},
+        Principal={"AWS": ADMINISTRATOR},
+    )
+    use = allow(
+        ["kms:Decrypt", "kms:GenerateDataKey*"],
+        {"StringEqualsIgnoreCase": {f"{ATTESTATION}ImageSha384": IMAGE[0].hex()}},
+    )
+    assert found(root, manage, use) == [
+        "image-sha384",
+        "pcr-on-other-action",
+        "pcr0-alone",
+        "root-delegation",
+        "wildcard-action",
+    ]
+
+
 # --- Around the policy --------------------------------------------------------------------------
 
 
