@@ -338,65 +338,6 @@ def test_which_cids_may_ask(
     assert lines == [line]
 
 
-def test_one_enclave_does_not_keep_the_others_out(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = listen(UnixAddress(str(path)))
-    cids = iter([16, 16, 16, 17])
-
-    class Several(VsockListener):
-        def accept(self) -> tuple[socket.socket, tuple[int, int]]:
-            connection, _ = self._real.accept()
-            return connection, (next(cids), 1024)
-
-    monkeypatch.setattr(limits, "PARENT_CONNECTIONS_PER_CID_MAX", 2)
-    monkeypatch.setattr(listening, "listen", lambda _address: Several(real, 0))
-    address = parse_address("vsock://:8001", listening=True)
-    with Service(address, echo) as service, contextlib.ExitStack() as stack:
-
-        def connect() -> socket.socket:
-            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
-            sock.settimeout(20)
-            sock.connect(str(path))
-            return sock
-
-        for _ in range(2):
-            connect()
-        answer: Any = read_frame(connect().recv)
-        assert answer["Error"] == {
-            "Code": "NotAvailable",
-            "Message": "too many connections of this CID at once",
-        }
-        other = connect()
-        other.sendall(build_frame({"n": 1}))
-        assert read_frame(other.recv) == {"echo": {"n": 1}}
-        service.close(grace=0)
-        monkeypatch.setattr(service, "close", lambda: None)
-
-
-def test_running_out_of_threads_ends_no_service(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Failing(threading.Thread):
-        failures = 1
-
-        def start(self) -> None:
-            if Failing.failures and self.name == "unix":
-                Failing.failures -= 1
-                raise RuntimeError("can't start new thread")
-            super().start()
-
-    monkeypatch.setattr(threading, "Thread", Failing)
-    with Running(path) as running:
-        answer = running.ask(b"")
-        assert answer["Error"] == {
-            "Code": "NotAvailable",
-            "Message": "the parent has no thread left",
-        }
-        assert running.ask(build_frame({"n": 1})) == {"echo": {"n": 1}}
-        assert running.wait_for(2)[0] == "unix: refused: the parent has no thread left"
-
-
 def test_a_vsock_can_be_listened_on_where_there_is_one() -> None:
     port = 40_000 + os.getpid() % 10_000
     try:
