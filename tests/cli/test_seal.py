@@ -354,15 +354,20 @@ def on_a_terminal(work: Path, *arguments: str) -> tuple[Finished, bytes]:
     return Finished(process.returncode, b"", process.stderr.decode()), printed
 
 
-def test_a_signal_leaves_no_file(work: Path) -> None:
+@pytest.mark.parametrize("source", ["-", "large"])
+def test_a_signal_leaves_no_file(work: Path, source: str) -> None:
+    """A pipe, which the signal finds waiting, and a file, which a thread reads ahead."""
+    with Path(work, "large").open("wb") as file:
+        file.truncate(1 << 40)
     process = subprocess.Popen(
-        command("seal", "--to", "key.pem", "--key-id", ARN, "-o", "out"),
+        command("seal", "--to", "key.pem", "--key-id", ARN, "-o", "out", source),
         stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=work, env=environment(),
     )  # fmt: skip
     assert process.stdin is not None
     with process:
-        process.stdin.write(bytes(3_000_000))
-        process.stdin.flush()
+        if source == "-":
+            process.stdin.write(bytes(3_000_000))
+            process.stdin.flush()
         for _ in range(500):
             if list(work.glob(".kmstool-*")):
                 break
