@@ -13,6 +13,7 @@ from kmstool import limits
 from kmstool.endpoint import Address
 from kmstool.errors import CredentialsError, SettingError
 from kmstool.framing import NOT_AVAILABLE, build_error_answer, parse_credentials_request
+from kmstool.parent.addresses import check_credentials_address
 from kmstool.parent.chain import chain_of
 from kmstool.parent.keeping import Keeper
 from kmstool.parent.listening import Service
@@ -119,6 +120,7 @@ def check_settings(settings: CredentialsSettings) -> str | None:
     Raises:
         SettingError: one of them is malformed, or they do not fit together.
     """
+    check_credentials_address(settings.listen)
     if settings.session_policy is not None and settings.only_kms:
         raise SettingError(
             "a session policy and --only-kms, which writes one, exclude each other",

@@ -19,7 +19,7 @@ from botocore.exceptions import (
 
 from kmstool import limits
 from kmstool.arn import parse_key_arn
-from kmstool.endpoint import UnixAddress, VsockAddress
+from kmstool.endpoint import TcpAddress, UnixAddress, VsockAddress
 from kmstool.errors import CredentialsError, InputError, SettingError
 from kmstool.framing import build_credentials_request, read_frame
 from kmstool.parent import listening
@@ -278,3 +278,8 @@ def test_botocore_s_loggers_are_off(loud: list[str], monkeypatch: pytest.MonkeyP
 def test_bounds_that_belong_together() -> None:
     assert limits.CREDENTIALS_WAIT_SECONDS < limits.DEADLINE / 2
     assert limits.ROLE_SESSION_SECONDS_MIN <= limits.ROLE_SESSION_SECONDS
+
+
+def test_an_address_of_the_network_is_refused() -> None:
+    with pytest.raises(SettingError, match="the network could take them"):
+        check_settings(CredentialsSettings(listen=TcpAddress("0.0.0.0", 8002)))
