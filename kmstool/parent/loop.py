@@ -154,7 +154,7 @@ class Loop:
             self._cancelled -= 1
         if not self._timers:
             return -1.0
-        return max(0.0, self._timers[0][0] - time.monotonic())
+        return max(0.0, self._timers[0][0] - self.now)
 
     def _ring(self) -> None:
         while self._timers and self._timers[0][0] <= self.now:

@@ -236,6 +236,8 @@ class _Lane:
             pump.sink_failed(self)
             return
         self._handed_on(pump, sent)
+        if sent == count < len(buffer):
+            return
         if count == len(buffer) and self._spliced:
             self._begin_bulk(pump)
         if sent < count:
