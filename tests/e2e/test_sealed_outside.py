@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from support.emulator import RunningEmulator, running_emulator
 from support.processes import (
     SECRET_ACCESS_KEY,
@@ -26,7 +27,7 @@ from support.processes import (
 from kmstool.arn import parse_key_arn
 from kmstool.caveats import UNATTESTED_DATA_KEY
 from kmstool.emulator.pcrs import label_pcrs
-from kmstool.errors import UntrustedAnswerError
+from kmstool.errors import KmsError, UntrustedAnswerError
 from kmstool.outside import outside_data_key
 from kmstool.roots import amazon_roots_pem
 
@@ -235,3 +236,24 @@ def test_an_answer_that_is_not_used(
     client = Client(**changes)
     with pytest.raises(UntrustedAnswerError):
         outside_data_key(ARN)
+
+
+def test_what_kms_says_of_a_wrong_signature_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """AWS explains it with the canonical request, in which the session token stands."""
+    client = Client()
+
+    def refuse(**_request: Any) -> None:
+        said: Any = {
+            "Code": "SignatureDoesNotMatch",
+            "Message": f"x-amz-security-token:{SESSION_TOKEN}",
+        }
+        raise ClientError({"Error": said}, "GenerateDataKey")
+
+    client.generate_data_key = refuse  # type: ignore[assignment, method-assign]
+    monkeypatch.setattr("botocore.session.Session.create_client", lambda *_, **__: client)
+    with pytest.raises(KmsError) as caught:
+        outside_data_key(ARN)
+    assert caught.value.code == "SignatureDoesNotMatch"
+    assert SESSION_TOKEN not in repr(vars(caught.value)) + str(caught.value)
