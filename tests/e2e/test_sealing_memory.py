@@ -31,10 +31,10 @@ signing_key = Ed25519PrivateKey.generate()
 step, folder = sys.argv[1:]
 if step == "seal":
     with open(folder + "/plain", "rb", 0) as source, open(folder + "/sealed", "wb", 0) as target:
-        seal(source, target, [recipient], signing_key=signing_key)
+        seal(source, target, [recipient], signing_key=signing_key, read_ahead=True)
 if step == "open":
     with open(folder + "/sealed", "rb", 0) as source, open(os.devnull, "wb", 0) as target:
-        open_sealed(source, lambda: target, Holder(), key=arn)
+        open_sealed(source, lambda: target, Holder(), key=arn, read_ahead=True)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
