@@ -2,8 +2,8 @@
 
 Whole processes, in turn within each round: client and target are the same for all. Throughput is
 the best of the rounds for each (whoever else works on the machine only ever takes from it), echo
-times are those of the round with the least median. The Decrypts go to an emulator, from clients whose recipient key
-is made beforehand, each over a new connection, while 50 other connections sit idle.
+times are those of the round with the least median. The Decrypts go to an emulator, from clients
+whose recipient key is made beforehand, each over a new connection, while 50 others sit idle.
 """
 
 import contextlib

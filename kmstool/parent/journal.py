@@ -4,6 +4,7 @@ Whoever reads the log may be slow or stuck (a blocked pipe); no connection waits
 beyond `limits.FORWARD_LOG_LINES` are dropped, counted, and the count is told when it goes on.
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -70,7 +71,8 @@ class Journal:
                 lines = list(self._lines)
                 self._lines.clear()
                 untold, self._untold = self._untold, 0
-            for line in lines:
-                self._report(line)
             if untold:
-                self._report(f"{untold} lines of the log were lost: its reader is too slow")
+                lines.append(f"{untold} lines of the log were lost: its reader is too slow")
+            for line in lines:
+                with contextlib.suppress(Exception):  # a log that fails stops nothing
+                    self._report(line)
