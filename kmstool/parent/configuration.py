@@ -154,10 +154,10 @@ def describe(configuration: Configuration) -> list[str]:
         of = credentials.assume_role or "this instance"
         less = ", with a session policy" if credentials.session_policy else ""
         if credentials.only_kms:
-            less = f", for {len(credentials.only_kms)} KMS keys alone"
+            less = f", for {_keys(credentials.only_kms)} alone"
         lines.append(f"credentials: {credentials.listen}, those of {of}{less}")
     if relay := configuration.relay:
-        lines.append(f"relay: {relay.listen}, for {len(relay.allow_keys)} KMS keys")
+        lines.append(f"relay: {relay.listen}, for {_keys(relay.allow_keys)}")
     if configuration.metrics:
         lines.append(f"metrics: {configuration.metrics}")
     if configuration.allowed_cids:
@@ -369,3 +369,7 @@ def _policy(value: object, read_file: ReadFile) -> str:
 
 def _route(number: int) -> str:
     return f"[[forward]] {number}"
+
+
+def _keys(keys: tuple[KeyArn, ...]) -> str:
+    return "one KMS key" if len(keys) == 1 else f"{len(keys)} KMS keys"

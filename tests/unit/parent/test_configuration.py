@@ -137,8 +137,8 @@ def test_describe() -> None:
     assert lines == [
         "forward: vsock://:8000 to kms.eu-west-1.amazonaws.com:443",
         "forward: unix:/run/second.sock to [::1]:443",
-        f"credentials: vsock://:8002, those of {ROLE}, for 1 KMS keys alone",
-        "relay: vsock://:8001, for 1 KMS keys",
+        f"credentials: vsock://:8002, those of {ROLE}, for one KMS key alone",
+        "relay: vsock://:8001, for one KMS key",
         "metrics: tcp://127.0.0.1:9100",
         "allowed CIDs: 16, 17",
     ]
@@ -319,7 +319,7 @@ def test_every_mistake_is_told_and_what_is_right_is_known() -> None:
     ]
     assert describe(reading.configuration) == [
         "forward: vsock://:8000 to kms.eu-west-1.amazonaws.com:443",
-        "relay: vsock://:8001, for 1 KMS keys",
+        "relay: vsock://:8001, for one KMS key",
     ]
 
 
