@@ -21,7 +21,6 @@ from typing import Final, NoReturn
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification as v
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
@@ -152,10 +151,11 @@ def _verify(
     except v.VerificationError as error:
         _explain_time([certificate, *intermediates, root], at)
         _refuse(_reason(error))
-    built = tuple(each.public_bytes(Encoding.DER) for each in chain)
-    if built != (leaf, *reversed(cabundle)):
+    # Certificates are equal where their bytes are.
+    if chain != [certificate, *reversed(intermediates), root]:
         _refuse("cabundle is not the chain in its order, from the root to the leaf's issuer")
-    keys = [_check_certificate(each) for each in chain]
+    built = (leaf, *reversed(cabundle))
+    keys = [_check_certificate(each, der) for each, der in zip(chain, built, strict=True)]
     # not_after names a whole second, and the library compares whole seconds.
     return VerifiedChain(
         certificates=built,
@@ -202,20 +202,29 @@ _CA_POLICY: Final = (
 _PROCESSED: Final = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 
 
-def _check_certificate(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+def _check_certificate(certificate: x509.Certificate, encoded: bytes) -> ec.EllipticCurvePublicKey:
     """Returns its key, and refuses what the library lets pass: other curves, critical extensions
-    that it only permits."""
-    name = certificate.subject.rfc4514_string()[:100]
+    that it only permits, a signature that is not whole bytes."""
     key = certificate.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
-        _refuse(f"the key of {name!r} is not on P-384")
+        _refuse(f"the key of {_name(certificate)} is not on P-384")
     if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384:
-        _refuse(f"the certificate of {name!r} is not signed by ECDSA with SHA-384")
+        _refuse(f"the certificate of {_name(certificate)} is not signed by ECDSA with SHA-384")
+    # X.690, 8.6.2: a BIT STRING begins with the number of bits in its last byte that do not count.
+    # It is not signed, and the library passes over it: one certificate would have eight encodings.
+    if encoded[-1 - len(certificate.signature)]:
+        _refuse(f"the signature of the certificate of {_name(certificate)} is not whole bytes")
     for extension in certificate.extensions:
         # RFC 5280, section 4.2: a critical extension that is not processed must be refused.
         if extension.critical and extension.oid not in _PROCESSED:
-            _refuse(f"{name!r} has the critical extension {extension.oid.dotted_string}")
+            _refuse(
+                f"{_name(certificate)} has the critical extension {extension.oid.dotted_string}"
+            )
     return key
+
+
+def _name(certificate: x509.Certificate) -> str:
+    return repr(certificate.subject.rfc4514_string()[:100])
 
 
 def _explain_time(certificates: list[x509.Certificate], at: datetime) -> None:
@@ -226,7 +235,7 @@ def _explain_time(certificates: list[x509.Certificate], at: datetime) -> None:
         if not start <= moment <= end:
             when = "not valid yet" if moment < start else "expired"
             _refuse(
-                f"the certificate of {each.subject.rfc4514_string()[:100]!r} is {when}"
+                f"the certificate of {_name(each)} is {when}"
                 f" at {at:%Y-%m-%dT%H:%M:%SZ}; it is valid from {start:%Y-%m-%dT%H:%M:%SZ}"
                 f" to {end:%Y-%m-%dT%H:%M:%SZ}",
                 hint="certificates of a leaf live three hours: verify a stored document as of its"

@@ -59,13 +59,12 @@ class AttestationDocument:
     nonce: bytes | None
 
 
-_MANDATORY: Final = frozenset(
-    {"module_id", "digest", "timestamp", "pcrs", "certificate", "cabundle"}
-)
-_OPTIONAL: Final = frozenset({"public_key", "user_data", "nonce"})
+_MANDATORY: Final = ("cabundle", "certificate", "digest", "module_id", "pcrs", "timestamp")
+_NAMES: Final = frozenset({*_MANDATORY, "public_key", "user_data", "nonce"})
 _TAG_18: Final = b"\xd2"  # COSE_Sign1 (RFC 9052, section 2) in its shortest form, once
 _MAP: Final = 0xA0  # RFC 8949, section 3.1: the head of a map of up to 23 entries
 _INDEFINITE_MAP: Final = b"\xbf"  # the same, 3.2.2; ends with ff
+_ES384_HEADER: Final = bytes.fromhex("a1013822")  # {1: -35} in its shortest form
 _ES384: Final = -35  # RFC 9053, section 2.1
 
 
@@ -148,6 +147,10 @@ def read_fields(cose: CoseSign1) -> AttestationDocument:
 
 
 def _check_headers(protected: object, unprotected: object, step: str) -> None:
+    if type(unprotected) is not dict or unprotected:
+        _refuse("the unprotected header is not an empty map", step)
+    if protected == _ES384_HEADER:  # as every host writes it
+        return
     if type(protected) is not bytes:
         _refuse("the protected header is not a byte string", step)
     if len(protected) > limits.DOCUMENT_PROTECTED_MAX:
@@ -161,16 +164,14 @@ def _check_headers(protected: object, unprotected: object, step: str) -> None:
         _refuse("the protected header holds anything but the algorithm", step)
     if type(algorithm) is not int or algorithm != _ES384:
         _refuse(f"the algorithm is {_brief(algorithm)}, not -35 (ES384)", step)
-    if type(unprotected) is not dict or unprotected:
-        _refuse("the unprotected header is not an empty map", step)
 
 
 def _check_names(fields: dict[Any, Any]) -> None:
-    for name in sorted(_MANDATORY):
+    for name in _MANDATORY:
         if name not in fields:
             _refuse(f"the field {name} is missing")
     for name in fields:
-        if name not in _MANDATORY | _OPTIONAL:
+        if name not in _NAMES:
             _refuse(
                 f"the field {_brief(name)} is not one of an attestation document",
                 hint="a newer host may write more: look for a newer kmstool",
@@ -204,7 +205,8 @@ def _pcrs(value: object) -> Mapping[int, bytes]:
     for index, content in value.items():
         if type(index) is not int or not 0 <= index < limits.NSM_PCR_COUNT_MAX:
             _refuse(f"pcrs has the index {_brief(index)}, not 0..{limits.NSM_PCR_COUNT_MAX - 1}")
-        _octets(content, f"PCR {index}", length, length)
+        if type(content) is not bytes or len(content) != length:
+            _octets(content, f"PCR {index}", length, length)
     return MappingProxyType(dict(sorted(value.items())))
 
 

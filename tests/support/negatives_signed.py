@@ -79,6 +79,19 @@ def too_deep() -> Made:
     return made(document(Chain(CHAIN.root, (*CHAIN.cas, extra), issue("leaf", extra, ca=False))))
 
 
+def signature_of_fewer_bits() -> Made:
+    """The number of unused bits of a CA's signature is not signed."""
+    for _ in range(40):  # until the last bits happen to be zero, as unused ones must be
+        chain = make_chain()
+        der = chain.cas[0].der
+        if not der[-1] & 3:
+            break
+    place = len(der) - len(chain.cas[0].certificate.signature) - 1
+    bent = der[:place] + b"\x02" + der[place + 1 :]
+    bundle = [chain.cabundle[0], bent, chain.cabundle[2]]
+    return made(document(chain, cabundle=bundle), chain.root.der)
+
+
 def order_changed() -> Made:
     root, first, second = CHAIN.cabundle
     return made(document(CHAIN, cabundle=[root, second, first]))
@@ -113,6 +126,7 @@ SIGNED = [
     Negative("leaf as CA", leaf_as_ca, "chain", "cA must be asserted"),
     Negative("pathLen exceeded", too_deep, "chain", "path length"),
     Negative("the root's pathLen exceeded", under(root={"path_length": 1}), "chain", "path length"),
+    Negative("signature of fewer bits", signature_of_fewer_bits, "chain", "is not whole bytes"),
     Negative("cabundle in another order", order_changed, "chain", "in its order"),
     Negative("P-256 leaf", under(leaf={"key": P256}), "chain", "'CN=leaf' is not on P-384"),
     Negative("P-521 leaf", p521_leaf, "chain", "'CN=leaf' is not on P-384"),
