@@ -247,7 +247,10 @@ def listen(address: Address, *, backlog: int = limits.PARENT_CONNECTIONS_MAX) ->
         case TcpAddress():
             family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
             target = (address.host, address.port)
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:  # no vsock in this kernel, no descriptor left
+        raise _cannot(address, error) from None
     try:
         if isinstance(address, TcpAddress):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -257,12 +260,26 @@ def listen(address: Address, *, backlog: int = limits.PARENT_CONNECTIONS_MAX) ->
         listener.listen(backlog)
     except OSError as error:
         listener.close()
-        raise TransportError(
-            f"cannot listen on {address}: {error.strerror or error}",
-            hint="see what else listens there; an address to listen on looks like vsock://:8001,"
-            " tcp://127.0.0.1:8001 or unix:/run/relay.sock",
-        ) from None
+        raise _cannot(address, error) from None
     return listener
+
+
+def _cannot(address: Address, error: OSError) -> TransportError:
+    hints = {
+        errno.EAFNOSUPPORT: "this kernel has no such sockets: on a parent instance, load the module"
+        " vsock",
+        errno.EACCES: "ports below 1024 and other users' folders need rights that this process has"
+        " not",
+        errno.EMFILE: "raise the limit of descriptors: ulimit -n, or LimitNOFILE of systemd",
+    }
+    return TransportError(
+        f"cannot listen on {address}: {error.strerror or error}",
+        hint=hints.get(
+            error.errno or 0,
+            "see what else listens there; an address to listen on looks like vsock://:8001,"
+            " tcp://127.0.0.1:8001 or unix:/run/relay.sock",
+        ),
+    )
 
 
 def _remove_stale(path: str) -> None:

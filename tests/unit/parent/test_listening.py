@@ -1,6 +1,7 @@
 """The service: bounded in number, size and time; one peer delays no other; it ends cleanly."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -8,7 +9,7 @@ import stat
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -373,3 +374,13 @@ def test_running_out_of_descriptors_ends_no_service(
         sock.sendall(build_frame({}))
         assert read_frame(sock.recv) == {"echo": {}}
     assert lines == ["cannot accept a connection: Too many open files", "unix: echoed"]
+
+
+def test_a_kernel_without_vsock_is_said_and_not_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_arguments: object) -> NoReturn:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "socket", none)
+    with pytest.raises(TransportError, match="vsock://3:1: Address family not") as error:
+        listen(VsockAddress(3, 1))
+    assert "load the module" in (error.value.hint or "")
