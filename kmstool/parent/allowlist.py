@@ -101,7 +101,9 @@ def _targets(yaml: Any, root: Any) -> frozenset[Target]:
         except InputError as error:
             mistakes.add(place, str(error), error.hint)
         except SettingError as error:
-            mistakes.add(place, str(error), "a port is 1 to 65535, an address a name or an IP address")
+            mistakes.add(
+                place, str(error), "a port is 1 to 65535, an address a name or an IP address"
+            )
     if mistakes.found:
         raise MistakesError("the allow list", mistakes.found)
     return frozenset(found)
