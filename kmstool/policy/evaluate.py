@@ -226,6 +226,12 @@ def _action_matches(patterns: Collection[str], action: str) -> bool:
     return any(glob_matches(pattern.lower(), action.lower()) for pattern in patterns)
 
 
+_NO_VALUE_IN_NOT_RESOURCE = (
+    "a policy variable in NotResource has no value, and IAM does not say whether the statement then"
+    " applies to every key or to none"
+)
+
+
 def _resource(statement: Statement, request: Request) -> _Match:
     if statement.resources is None:
         return _Match(matched=False, reason="it has no Resource, so it applies to no key")
@@ -235,6 +241,8 @@ def _resource(statement: Statement, request: Request) -> _Match:
             resources = expand_all(resources, request, pattern=True)
         except CannotExpandError as error:
             return _Match(matched=False, reason=str(error), undecided=True)
+        if statement.not_resource and len(resources) < len(statement.resources):
+            return _Match(matched=False, reason=_NO_VALUE_IN_NOT_RESOURCE, undecided=True)
     among = any(glob_matches(pattern, request.resource) for pattern in resources)
     patterns = printable(cut(" ".join(statement.resources)))
     return _Match(

@@ -17,7 +17,7 @@ from kmstool.limits import POLICY_MAX
 from kmstool.policy.keys import folded
 from kmstool.policy.operators import Operator, read_operator, refuse_undefined
 from kmstool.policy.printable import shown
-from kmstool.policy.variables import check_variables, placeholder
+from kmstool.policy.variables import check_resource, check_variables, placeholder
 
 
 class Effect(StrEnum):
@@ -219,7 +219,7 @@ def _statement(raw: object, index: int, version: str) -> Statement:
     if effect not in tuple(Effect):
         raise PolicyError(f'{what} has an Effect that is neither "Allow" nor "Deny"')
     try:
-        resources = _patterns(members, "Resource", check_variables if version == NEWER else _any)
+        resources = _patterns(members, "Resource", check_resource if version == NEWER else _any)
         return Statement(
             sid=sid,
             index=index,

@@ -16,8 +16,8 @@ def denies(one: StatementResult) -> str:
 
 def cannot_decide(one: StatementResult) -> str:
     reasons = [condition.reason for condition in one.conditions if condition.undecided]
-    reason = reasons[0] if reasons else one.principal_reason
-    return f"{one.name} cannot be decided, so the request is refused: {reason}"
+    reasons.append(one.resource_reason if one.principal_matched else one.principal_reason)
+    return f"{one.name} cannot be decided, so the request is refused: {reasons[0]}"
 
 
 def allows(one: StatementResult, request: Request) -> str:

@@ -45,6 +45,17 @@ def check_variables(text: str) -> None:
         raise PolicyError(f"the value {shown(text)} opens a policy variable and does not close it")
 
 
+def check_resource(text: str) -> None:
+    """As `check_variables`, for Resource, whose variables stand after the fifth colon alone."""
+    check_variables(text)
+    first = _VARIABLE.search(text)
+    if first is not None and text[: first.start()].count(":") < 5:
+        raise PolicyError(
+            f"{shown(text)} has a policy variable before its fifth colon, where IAM takes none",
+            hint="write out partition, service, region and account",
+        )
+
+
 def placeholder(text: str) -> str | None:
     """The text with a letter for each variable, whose form can be checked before values are known.
 

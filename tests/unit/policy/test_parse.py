@@ -141,6 +141,7 @@ BAD_STATEMENTS: list[tuple[dict[str, object], str]] = [
     ({"Resource": []}, "Resource is an empty list"),
     ({"Resource": {"a": "b"}}, "Resource is not a string"),
     ({"Resource": "${x}"}, r'"\$\{x\}" is not a policy variable'),
+    ({"Resource": "arn:aws:kms:x:${aws:x}:key/*"}, "a policy variable before its fifth colon"),
     ({"Condition": []}, "Condition is not a JSON object"),
     ({"Condition": {"StringEqual": {}}}, 'unknown condition operator "StringEqual"'),
     ({"Condition": {"StringEquals": []}}, "condition StringEquals is not a JSON object"),
