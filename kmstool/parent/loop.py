@@ -2,7 +2,7 @@
 
 It knows descriptors and callbacks, no protocol. It never blocks elsewhere than in epoll, never
 polls, and has no clock but the monotonic one, so that setting the time neither ends nor keeps a
-connection. Why not asyncio: docs/decisions/0021-forwarder-engine.md. Source: epoll(7).
+connection. Why not asyncio: docs/decisions/0023-forwarder-engine.md. Source: epoll(7).
 """
 
 import heapq

@@ -1,7 +1,7 @@
 """Pipes that carry bulk from one socket to another inside the kernel (splice(2)).
 
 A pump uses one while a direction carries a lot, and only where the source is TCP: there the pages
-move and are not copied (docs/decisions/0021-forwarder-engine.md has the figures). Pipes are shared:
+move and are not copied (docs/decisions/0023-forwarder-engine.md has the figures). Pipes are shared:
 there are `limits.FORWARD_PIPES_MAX` at most, and whoever gets none copies.
 """
 
