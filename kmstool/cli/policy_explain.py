@@ -18,12 +18,14 @@ from kmstool.cli.input import parse_base64, read_bytes
 from kmstool.cli.options import KEY_ID_VARIABLE, PairType, as_mapping
 from kmstool.cli.output import Output, deliver, encode_json
 from kmstool.errors import CheckFailedError, DocumentError, InputError, SettingError
+from kmstool.policy.actions import action_of
 from kmstool.policy.check_key import policy_in
 from kmstool.policy.cloudtrail import CloudTrailEvent, parse_events
 from kmstool.policy.evaluate import Request, attestation_keys, encryption_context_keys, parse_policy
 from kmstool.policy.explain import Explanation, Verdict, explain
 from kmstool.policy.explain_event import event_advice, event_line
 from kmstool.policy.explain_request import call_keys, is_session, role_of_session
+from kmstool.policy.parse import IDENTITY
 
 if TYPE_CHECKING:
     from kmstool.policy.parse import Policy
@@ -48,7 +50,9 @@ class _Asked(NamedTuple):
 
 @click.command("explain")
 @click.argument("policy_file", metavar="[POLICY]", default="-")
-@click.option("--operation", metavar="NAME", help="Of KMS' API  [default: Decrypt]")
+@click.option(
+    "--operation", metavar="NAME", help="As the API or the AWS CLI names it  [default: Decrypt]"
+)
 @click.option(
     "--principal",
     metavar="ARN",
@@ -171,13 +175,13 @@ def _request(asked: _Asked, policy: "Policy") -> tuple[Request, list[str]]:
     key = asked.key_id or os.environ.get(KEY_ID_VARIABLE)
     if not key:
         raise _usage(f"no key was named: give --key-id ARN or {KEY_ID_VARIABLE}")
-    action = "kms:" + (asked.operation or "Decrypt").removeprefix("kms:")
+    action = action_of(asked.operation or "Decrypt")
     attested, notes = _attested(asked)
     now = datetime.now(UTC)
     return (
         Request(
             action=action,
-            principal=role_of_session(asked.principal, policy),
+            principal=_role(asked.principal, policy),
             session=asked.principal if is_session(asked.principal) else None,
             resource=key,
             context=call_keys(action, key)
@@ -195,6 +199,7 @@ def _request_of_event(
 ) -> tuple[Request, list[str]]:
     if asked.operation is not None or asked.encryption_context:
         raise _usage("--operation and --encryption-context are in the event of --log")
+    action_of(f"kms:{event.operation}")  # refuses what no key policy decides
     if asked.principal is not None and event.principal is not None:
         raise _usage("the event of --log names its caller: leave --principal out")
     if event.pcrs is not None and (asked.document or asked.pcrs or asked.pcr_from):
@@ -203,12 +208,22 @@ def _request_of_event(
     who = asked.principal or event.session
     return (
         event.request(
-            principal=role_of_session(who, policy) if who else None,
+            principal=_role(who, policy) if who else None,
             key_arn=asked.key_id or os.environ.get(KEY_ID_VARIABLE),
             context=attested | _more_keys(asked),
         ),
         notes,
     )
+
+
+def _role(who: str, policy: "Policy") -> str:
+    role = role_of_session(who, policy)
+    if not IDENTITY.fullmatch(role):
+        raise SettingError(
+            f"{who!a} is not the ARN of a role, a user or a role's session",
+            hint="give what aws sts get-caller-identity prints where the caller's credentials are",
+        )
+    return role
 
 
 def _more_keys(asked: _Asked) -> dict[str, tuple[str, ...]]:
@@ -255,7 +270,8 @@ def _document(source: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:
 
     data = read_bytes(source, what="the document")
     if not data.startswith(_COSE):
-        data = parse_base64(data, what="the document", hint=None)
+        hint = "kmstool attest writes one, in an enclave; the policy is an argument of its own"
+        data = parse_base64(data, what="the document", hint=hint)
     document = parse_document(data)
     root, caveats = attestation_root()
     console.warn(caveats)
@@ -270,12 +286,14 @@ def _document(source: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:
 def _event(source: str, event_id: str | None) -> CloudTrailEvent:
     events = parse_events(read_bytes(source, what="the CloudTrail log"))
     found = [one for one in events if event_id in (None, one.event_id)]
+    found.sort(key=lambda one: not one.denied)  # what was refused is what people ask about
     if not found:
         raise InputError(f"the CloudTrail log has no KMS event {event_id!a}")
     if len(found) > 1:
         some = "; ".join(f"{one.event_id} ({event_line(one)})" for one in found[:5])
         raise SettingError(
-            f"the CloudTrail log has {len(found)} KMS events",
+            f"the CloudTrail log has {len(found)} KMS events"
+            f" ({sum(one.denied for one in found)} refused)",
             hint=f"choose with --event-id: {some}",
         )
     return found[0]

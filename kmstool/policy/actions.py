@@ -5,12 +5,15 @@ condition keys"; the operations that take `Recipient` in KMS' service model. A t
 lists with the model. ReEncrypt is authorised as two actions.
 """
 
+import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from kmstool.errors import SettingError
 from kmstool.policy.operators import glob_matches
 from kmstool.policy.parse import Effect, Policy, PrincipalKind, Statement
+from kmstool.policy.printable import shown
 
 # The only ones for which a request has condition keys of an attestation.
 RECIPIENT_ACTIONS: Final = (
@@ -89,6 +92,47 @@ KEYLESS_ACTIONS: Final = (
     "kms:ListKeys",
     "kms:ListRetirableGrants",
     "kms:UpdateCustomKeyStore",
+)
+
+
+def action_of(name: str) -> str:
+    """The action that a key policy decides an operation by: `kms:Decrypt` of `Decrypt`.
+
+    Args:
+        name: as the API has it, or the AWS CLI (`generate-data-key`), or with `kms:`, whatever its
+            case. With `kms:` one that is not known here is taken as it is.
+
+    Raises:
+        SettingError: KMS has no such operation, or no key policy decides it.
+    """
+    plain = name.removeprefix("kms:").replace("-", "").lower()
+    if action := _BY_NAME.get(plain):
+        return action
+    if plain in _KEYLESS:
+        raise SettingError(
+            f"{shown(name)} is of no key, so no key policy decides it",
+            hint="the IAM policies of the caller do",
+        )
+    if name.startswith("kms:"):
+        return name
+    near = [_BY_NAME[one][4:] for one in difflib.get_close_matches(plain, _BY_NAME, n=1)]
+    near = ["ReEncryptFrom", "ReEncryptTo"] if plain == "reencrypt" else near
+    did_you_mean = f"did you mean {' or '.join(near)}? " if near else ""
+    raise SettingError(
+        f"{shown(name)} is not an operation of KMS that is known here",
+        hint=f"{did_you_mean}one that is newer is taken as kms:NAME",
+    )
+
+
+_KEYLESS: Final = frozenset(
+    action[4:].lower() for action in (*KEYLESS_ACTIONS, "kms:GenerateRandom")
+)
+_BY_NAME: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        action[4:].lower(): action
+        for action in (*RECIPIENT_ACTIONS, *WAYS_AROUND, *SEALING_ACTIONS, *OTHER_ACTIONS)
+        if action != "kms:GenerateRandom"
+    }
 )
 
 

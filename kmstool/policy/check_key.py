@@ -32,7 +32,13 @@ def policy_in(data: bytes) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise InputError("the policy is not UTF-8") from None
+        raise InputError(
+            "the policy is not UTF-8", hint="give the key policy's JSON: other files have options"
+        ) from None
+    if not text.strip():
+        raise InputError(
+            "the policy is empty", hint="aws kms get-key-policy --key-id ARN prints that of a key"
+        )
     members, _ = read_object(data, INPUT_MAX)
     if members is not None and "Statement" not in members:
         inner = members.get("Policy")

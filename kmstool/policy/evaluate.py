@@ -99,6 +99,7 @@ class _Match:
     reason: str
     delegated: bool = False
     undecided: bool = False
+    unknown_key: str | None = None
 
 
 def _statement(statement: Statement, request: Request, *, identity: bool) -> StatementResult:
@@ -130,6 +131,7 @@ def _statement(statement: Statement, request: Request, *, identity: bool) -> Sta
         conditions=conditions,
         delegated=principal.delegated,
         left_to_iam=refused,
+        unknown_key=resource.unknown_key,
         principal_reason=principal.reason,
         action_reason=action.reason,
         resource_reason=resource.reason,
@@ -240,7 +242,7 @@ def _resource(statement: Statement, request: Request) -> _Match:
         try:
             resources = expand_all(resources, request, pattern=True)
         except CannotExpandError as error:
-            return _Match(matched=False, reason=str(error), undecided=True)
+            return _Match(matched=False, reason=str(error), undecided=True, unknown_key=error.key)
         if statement.not_resource and len(resources) < len(statement.resources):
             return _Match(matched=False, reason=_NO_VALUE_IN_NOT_RESOURCE, undecided=True)
     among = any(glob_matches(pattern, request.resource) for pattern in resources)
@@ -255,14 +257,14 @@ def _resource(statement: Statement, request: Request) -> _Match:
 def _condition(condition: Condition, statement: Statement, request: Request) -> ConditionResult:
     key = folded(condition.key)
     values = request.context.get(key, ())
-    holds, reason = None, ""
+    holds, reason, unknown_key = None, "", None
     try:
         wanted = _wanted(condition, request)
     except CannotExpandError as error:
-        reason = str(error)
+        reason, unknown_key = str(error), error.key
     else:
         if key not in request.context and (why := request.why_unknown(key)):
-            reason = unknown_sentence(condition.key, why)
+            reason, unknown_key = unknown_sentence(condition.key, why), condition.key
         elif (holds := condition.operator.holds(wanted, values)) is None:
             reason = undefined_sentence(condition, values)
         else:
@@ -277,6 +279,7 @@ def _condition(condition: Condition, statement: Statement, request: Request) -> 
         request_values=values or None,
         matched=holds is True,
         undecided=holds is None,
+        unknown_key=unknown_key,
         reason=reason,
     )
 

@@ -109,8 +109,8 @@ def _left_to_iam(one: StatementResult, request: Request) -> str:
 
 
 def _unknown_keys(statement: StatementResult) -> tuple[str, ...]:
-    found = (one.key for one in statement.conditions if one.undecided and not one.request_values)
-    return tuple(dict.fromkeys(found))
+    found = (statement.unknown_key, *(one.unknown_key for one in statement.conditions))
+    return tuple(dict.fromkeys(key for key in found if key is not None))
 
 
 def _statement(one: StatementResult) -> dict[str, Any]:

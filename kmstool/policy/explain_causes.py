@@ -65,7 +65,10 @@ def causes_of_unknown(result: StatementResult, request: Request) -> list[str]:
     """What would have to be known."""
     found = [_unknown_cause(one) for one in result.conditions if one.undecided]
     if not result.principal_matched:
-        found.append(result.principal_reason)
+        found.append(
+            f"{result.principal_reason}: aws sts get-caller-identity prints its ARN where the"
+            " caller's credentials are"
+        )
     if not result.resource_matched:
         found.append(result.resource_reason)
     failed = [one for one in result.conditions if not one.matched and not one.undecided]

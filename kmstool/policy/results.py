@@ -20,6 +20,8 @@ class ConditionResult:
         request_values: None where the request does not have the key.
         matched: the condition holds. Never True where `undecided` is.
         undecided: the evaluator has no value for the key, or IAM does not define the comparison.
+        unknown_key: the condition key that nobody knows and whose value would decide, as written;
+            it may be one in a policy variable.
         reason: what was compared with what.
     """
 
@@ -29,6 +31,7 @@ class ConditionResult:
     request_values: tuple[str, ...] | None
     matched: bool
     undecided: bool = False
+    unknown_key: str | None = None
     reason: str
 
 
@@ -43,6 +46,7 @@ class StatementResult:
             those allow the action too.
         left_to_iam: it is delegated, and the caller's IAM policies do not allow the action.
         undecided: it may have its effect or not, and the evaluator cannot know.
+        unknown_key: as in `ConditionResult`, of a policy variable in Resource.
         principal_reason, action_reason, resource_reason: what was compared with what.
     """
 
@@ -58,6 +62,7 @@ class StatementResult:
     delegated: bool = False
     left_to_iam: bool = False
     undecided: bool = False
+    unknown_key: str | None = None
     principal_reason: str = ""
     action_reason: str = ""
     resource_reason: str = ""

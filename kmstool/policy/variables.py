@@ -29,7 +29,15 @@ _INSIDE = re.compile(r"([A-Za-z0-9-]+:[^\s,'{}]+)(?:, '([^'{}]*)')?")
 
 
 class CannotExpandError(Exception):
-    """A variable's value cannot be known; the message says which and why."""
+    """A variable's value cannot be known; the message says which and why.
+
+    Attributes:
+        key: the condition key that nobody knows, or None: knowing more would not help.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 def check_variables(text: str) -> None:
@@ -96,7 +104,7 @@ def _value(inside: str, request: "Request", *, pattern: bool) -> str | None:
     assert match is not None  # noqa: S101 - check_variables, when the policy was parsed
     name, default = match[1], match[2]
     if why := request.why_unknown(folded(name)):
-        raise CannotExpandError(f"the policy variable {shown(name)} {why}")
+        raise CannotExpandError(f"the policy variable {shown(name)} {why}", key=name)
     values = request.context.get(folded(name), ())
     if len(values) > 1:
         raise CannotExpandError(f"the policy variable {shown(name)} has several values")

@@ -123,6 +123,21 @@ def test_what_would_decide_is_named() -> None:
     assert explained(ENCLAVE, context={}).unknown_keys == ()
 
 
+def test_the_key_in_a_variable_is_named_and_not_what_is_compared_with_it() -> None:
+    variables = {"aws:UserAgent": "${aws:PrincipalOrgID}", "kms:RequestAlias": "${aws:userid}"}
+    found = explained(wanting(StringNotEquals=variables), keys={"aws:useragent": ("x",)})
+    assert found.unknown_keys == ("aws:PrincipalOrgID", "aws:userid")
+    found = explained(but(Resource="arn:aws:kms:*:*:key/${aws:PrincipalTag/key}"))
+    assert found.unknown_keys == ("aws:PrincipalTag/key",)
+    assert "the policy variable" in found.advice[0]
+
+
+def test_where_more_knowledge_would_not_help_no_key_is_named() -> None:
+    twice = wanting(StringEquals={"kms:EncryptionContextKeys": ["a", "b"]})
+    found = explained(twice, context={"a": "1", "b": "2"})
+    assert (found.verdict, found.unknown_keys) == (Verdict.UNKNOWN, ())
+
+
 def test_json_has_every_value_whole() -> None:
     report = explained(ENCLAVE, pcrs=PCRS | {1: b"\xb1" * 48}).as_json()
     assert json.loads(json.dumps(report)) == report
