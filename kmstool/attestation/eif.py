@@ -9,7 +9,7 @@ ramdisks (PCR2); the signing certificate, where there is one (PCR8).
 The measured parts are hashed one after the other without their lengths. So this reader also holds
 each part to its own form (`eif_parts.py`), and takes one layout only, in which every reader finds
 the same parts: kernel, command line, ramdisks in this order, the table in step with the sections,
-nothing between and nothing after. What the PCRs leave open all the same is in `AMBIGUITIES`.
+nothing between and nothing after. What the PCRs leave open all the same, `ambiguities` says.
 
 It reads the stream once from its start to its end, a piece at a time, whatever the image's length.
 Never: unpacks a ramdisk, says which image is good, or trusts what is not measured: metadata, the
@@ -17,6 +17,7 @@ sizes of memory and CPUs, and the checksum (CRC-32), which anyone can compute.
 """
 
 import hashlib
+import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -38,12 +39,6 @@ from kmstool.errors import InputError
 from kmstool.strict_json import read_object
 
 MAGIC: Final = b".eif"
-
-AMBIGUITIES: Final = (
-    "the border of kernel and command line: arguments moved from its start to the kernel's end",
-    "the border of command line and first ramdisk",
-    "the borders among the second and later ramdisks",
-)  # what can be elsewhere in another image with the same PCR0, PCR1 and PCR2
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +110,18 @@ def read_eif(stream: Readable) -> EifMeasurements:
             "it was altered or damaged: get the image again",
         )
     return parts.measured(header, source.position)
+
+
+def ambiguities(image: EifMeasurements) -> tuple[str, ...]:
+    """What can be otherwise in another image with the same PCR0, PCR1 and PCR2, a line for each."""
+    ramdisks = sum(section.kind == "ramdisk" for section in image.sections)
+    return (
+        "the border of kernel and command line: arguments moved from its start to the kernel's end",
+        "the border of command line and first ramdisk",
+        "the borders among the second and later ramdisks, and so their number"
+        if ramdisks > 1
+        else "PCR2 says nothing here: it is the same in every image of one ramdisk",
+    )
 
 
 _PIECE: Final = 262_144  # bytes; hashing is the slower part, so more buys nothing
@@ -328,7 +335,25 @@ def _metadata(data: bytes | None) -> Mapping[str, object] | None:
     members, problem = read_object(data, limits.EIF_METADATA_MAX)
     if members is None:
         _refuse(f"its metadata {problem}")
+    _check_values(members)
     return MappingProxyType(members)
+
+
+def _check_values(members: dict[str, object]) -> None:
+    """That it can be shown: no nesting that exhausts a stack, no number that JSON has not."""
+    level: list[object] = [members]
+    for _ in range(limits.EIF_METADATA_DEPTH_MAX):
+        if any(isinstance(value, float) and math.isinf(value) for value in level):
+            _refuse("its metadata has a number that is too large")
+        inner = [value for value in level if isinstance(value, dict | list)]
+        level = [
+            item
+            for value in inner
+            for item in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    _refuse(f"its metadata nests deeper than {limits.EIF_METADATA_DEPTH_MAX}")
 
 
 def _refuse(reason: str, hint: str = HINT) -> NoReturn:

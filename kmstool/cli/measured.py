@@ -1,15 +1,18 @@
-"""What an image measures to, from whatever `--pcr-from` names: JSON of nitro-cli, or a document.
+"""What an image measures to, from whatever `--pcr-from` names: JSON, a document, the image itself.
 
-An attestation document is verified first, as of its own time; what it says of the running enclave
-is kept apart from what it says of the image. Nothing here says which image is good.
+The JSON is that of nitro-cli; an image (EIF) is measured, and may have any length. A document is
+verified first, as of its own time; what it says of the running enclave is kept apart from what it
+says of the image. Nothing here says which image is good.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from kmstool.caveats import Caveat
-from kmstool.cli.input import parse_base64, read_bytes
+from kmstool.cli.input import check_size, parse_base64, read_bytes
+from kmstool.errors import SettingError
 
+_WHAT = "the file of measurements"
 _IMAGE_PCRS = (0, 1, 2)
 _SIGNED_PCR = 8  # of an image whose build was signed: the signing certificate
 _DOCUMENT = (b"\x84", b"\x9f", b"\xd2")  # RFC 8949: array of four, of any length, tag 18
@@ -39,9 +42,19 @@ def read_measured(
         KmstoolError: it cannot be read, is nothing of the kind, not genuine, or not signed.
     """
     # Not at the top: they bring cryptography, and most calls need neither.
+    from kmstool.attestation.eif import EifMeasurements  # noqa: PLC0415
     from kmstool.attestation.measurements import parse_measurements, verify_release  # noqa: PLC0415
+    from kmstool.cli.image_file import read_image_or_bytes  # noqa: PLC0415
 
-    data = read_bytes(source, what="the file of measurements")
+    data = read_image_or_bytes(source, what=_WHAT)
+    if isinstance(data, EifMeasurements):
+        if release_key is not None:
+            raise SettingError(
+                "a release key signs what nitro-cli printed of an image, not the image",
+                hint="name that JSON with --pcr-from",
+            )
+        return Measured(data.pcrs, {})
+    check_size(data, what=_WHAT)
     if release_key is not None and release_signature is not None:
         from kmstool.cli.public_key import read_public_key  # noqa: PLC0415
 
@@ -50,7 +63,7 @@ def read_measured(
     if data.startswith(_DOCUMENT):
         return _of_document(data)
     if data.startswith(_DOCUMENT_BASE64):
-        return _of_document(parse_base64(data, what="the file of measurements", hint=None))
+        return _of_document(parse_base64(data, what=_WHAT, hint=None))
     return Measured(parse_measurements(data), {})
 
 

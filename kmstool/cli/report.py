@@ -7,7 +7,7 @@ from kmstool.cli import console
 
 
 def for_the_eye(report: dict[str, Any]) -> bytes:
-    """One line for each text, number, boolean and None in dictionaries and lists of them."""
+    """One line for each text, number, boolean and None in dictionaries and lists."""
     lines = [console.printable(line) for line in _lines(report, indent="")]
     return "\n".join([*lines, ""]).encode("utf-8", "backslashreplace")
 
@@ -25,9 +25,9 @@ def _lines(report: dict[str, Any], indent: str) -> Iterator[str]:
             yield from _lines(value, indent + "  ")
         elif isinstance(value, list):
             yield label
-            for number, item in enumerate(value):
-                yield f"{indent}  {number}:"
-                yield from _lines(item, indent + "    ")
+            yield from _lines(
+                {str(number): item for number, item in enumerate(value)}, indent + "  "
+            )
         elif value is None:
             yield f"{label} none"
         elif isinstance(value, bool):

@@ -56,6 +56,12 @@ def test_what_is_read_of_an_image() -> None:
         found.pcrs[0] = b""  # type: ignore[index]
 
 
+def test_metadata_as_deep_as_it_may_be() -> None:
+    made = image()
+    made.sections[2].data = b'{"a":' + b"[" * 31 + b"]" * 31 + b"}"
+    assert read(made).metadata
+
+
 def test_images_of_other_shapes() -> None:
     one = image(ramdisk("only"))
     empty = hashlib.sha384(bytes(48) + hashlib.sha384().digest()).digest()
@@ -243,6 +249,15 @@ DEFECTS: dict[str, tuple[Callable[[Image], Image], str]] = {
     "metadata is no JSON": (_section(2, data=b"{"), "its metadata is not JSON"),
     "metadata is no object": (_section(2, data=b"[]"), "its metadata is not a JSON object"),
     "a name twice in metadata": (_section(2, data=b'{"a":1,"a":2}'), "names a member twice"),
+    "deep metadata": (
+        _section(2, data=b'{"a":' + b"[" * 32 + b"]" * 32 + b"}"),
+        "its metadata nests deeper than 32",
+    ),
+    "metadata beyond any stack": (
+        _section(2, data=b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
+        "its metadata is not JSON",
+    ),
+    "infinite metadata": (_section(2, data=b'{"a":[1e999]}'), "a number that is too large"),
     "long metadata": (_section(2, data=b" " * (2**20 + 1)), "has 1048577 bytes, not 1 to 1048576"),
     "long signature": (_and(4, bytes(32_769)), "has 32769 bytes, not 1 to 32768"),
 }
