@@ -176,13 +176,21 @@ def test_in_a_pipe(work: Path) -> None:
     assert (done.code, done.error) == (3, "the policy is empty")
 
 
-def test_nothing_that_a_policy_says_controls_the_terminal(run: InProcess, work: Path) -> None:
-    hostile = but(
-        Sid="\x1b]0;x\x07", Condition={"StringEquals": {"kms:EncryptionContext:a\u009bb": "\u009b"}}
-    )
-    (work / "hostile.json").write_text(policy_of(hostile))
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"Sid": "\x1b]0;x\x07"}, 10),
+        ({"Condition": {"StringEquals": {"kms:EncryptionContext:tenant": "\x1b[31m\u009b"}}}, 10),
+        ({"Condition": {"StringEquals": {"kms:EncryptionContext:\u009b": "x"}}}, 3),
+        ({"\x1b[31m": ""}, 3),
+    ],
+)
+def test_nothing_that_a_policy_says_controls_the_terminal(
+    run: InProcess, work: Path, changes: dict[str, Any], code: int
+) -> None:
+    (work / "hostile.json").write_text(policy_of(but(**changes)))
     done = explain(run, "hostile.json", *CALL)
-    assert done.code == 10
+    assert done.code == code
     text = done.stdout.decode() + done.stderr
     assert all(line.isprintable() for line in text.splitlines())
 
