@@ -121,7 +121,7 @@ def target_header(operation: str) -> str:
 
 def build_decrypt(
     *,
-    ciphertext_blob: bytes,
+    ciphertext_blob: bytes | None,
     key_id: str | None,
     encryption_context: Mapping[str, str] | None = None,
     encryption_algorithm: str | None = None,
@@ -132,14 +132,17 @@ def build_decrypt(
     """The body of a Decrypt request.
 
     Args:
-        ciphertext_blob: 1 to 6,144 bytes.
+        ciphertext_blob: 1 to 6,144 bytes. None: a dry run that needs none (it needs `key_id`).
         key_id: an ARN, or None to let KMS take the key that the ciphertext names.
 
     Raises:
         InputError: the ciphertext is empty or too long.
         SettingError: a name, id or number is outside KMS' limits.
     """
-    body: dict[str, object] = {"CiphertextBlob": _blob("ciphertext", ciphertext_blob)}
+    body: dict[str, object] = {"DryRunModifiers": ["IGNORE_CIPHERTEXT"]}
+    if ciphertext_blob is not None:
+        body = {"CiphertextBlob": _blob("ciphertext", ciphertext_blob)}
+    dry_run = dry_run or ciphertext_blob is None
     if key_id is not None:
         body["KeyId"] = _text("key id", key_id, KEY_ID_MAX)
     if encryption_algorithm is not None:

@@ -10,7 +10,7 @@ import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kmstool import limits
 from kmstool.arn import AnyKey, KeyArn, kms_host, parse_host
@@ -108,21 +108,18 @@ def open_direct(
     Raises:
         SettingError, NsmError, CaveatRefused.
     """
-    _refuse_a_relay(options)
-    region = _region(options, key, environ)
-    host = parse_host(options.host) if options.host else kms_host(region, fips=options.fips)
+    way = direct_way(options, key=key, environ=environ)
     nsm, caveats = open_nsm(environ)
     options.tolerance.check(caveats)
     from kmstool.enclave.recipient import Recipient  # noqa: PLC0415
 
     # The key generation starts here, so that it runs beside all that follows.
     recipient = Recipient(nsm, nonce=options.nonce, user_data=options.user_data)
-
     from kmstool.enclave.direct import DirectKms  # noqa: PLC0415
 
-    exchange, roots_caveats = _exchange(options, region, host, environ, explicit_credentials)
+    exchange = _exchange(options, way, environ, explicit_credentials)
     return DirectKms(
-        exchange, recipient, caveats=caveats + roots_caveats, tolerance=options.tolerance
+        exchange, recipient, caveats=caveats + way.caveats, tolerance=options.tolerance
     )
 
 
@@ -137,18 +134,14 @@ def open_admin(
     Raises:
         SettingError, NsmError, CaveatRefused.
     """
-    _refuse_a_relay(options)
-    region = _region(options, None, environ)
-    host = parse_host(options.host) if options.host else kms_host(region, fips=options.fips)
+    way = direct_way(options, key=None, environ=environ)
     nsm, caveats = open_nsm(environ)
+    caveats += way.caveats
     options.tolerance.check(caveats)
 
     from kmstool.enclave.admin import KmsAdmin  # noqa: PLC0415
 
-    exchange, roots_caveats = _exchange(options, region, host, environ, None)
-    caveats += roots_caveats
-    options.tolerance.check(caveats)
-    return nsm, KmsAdmin(exchange), caveats
+    return nsm, KmsAdmin(_exchange(options, way, environ)), caveats
 
 
 def attestation_root(environ: Mapping[str, str] = os.environ) -> tuple[bytes, tuple[Caveat, ...]]:
@@ -174,40 +167,57 @@ def attestation_root(environ: Mapping[str, str] = os.environ) -> tuple[bytes, tu
         ) from None
 
 
-def _exchange(
-    options: SessionOptions,
-    region: str,
-    host: str,
-    environ: Mapping[str, str],
-    explicit_credentials: "Credentials | None",
-) -> "tuple[Exchange, tuple[Caveat, ...]]":
-    """The way to KMS over TLS that ends here, with the caveat of its roots."""
-    from kmstool.enclave.credentials import load_credentials  # noqa: PLC0415
-    from kmstool.enclave.exchange import Exchange  # noqa: PLC0415
+class DirectWay(NamedTuple):
+    """How KMS is reached over TLS that ends here; `caveats` are of the roots."""
 
+    region: str
+    host: str
+    addresses: tuple[str, ...]
+    roots_pem: str
+    credentials: str | None  # the source, as `load_credentials` takes it
+    caveats: tuple[Caveat, ...]
+
+
+def direct_way(
+    options: SessionOptions,
+    *,
+    key: "KeyArn | AnyKey | UnpinnedKeyId | None",
+    environ: Mapping[str, str] = os.environ,
+) -> DirectWay:
+    """What options and environment say of it; nothing is connected. Raises `SettingError`."""
+    _refuse_a_relay(options)
+    region = _region(options, key, environ)
+    host = parse_host(options.host) if options.host else kms_host(region, fips=options.fips)
     directory = _emulator(environ)[0] if "KMSTOOL_EMULATOR" in environ else None
-    roots_pem, roots_caveats = _roots(options, directory)
+    roots_pem, caveats = _roots(options, directory)
     source = options.credentials
     if source is None and directory is not None and directory.credentials_file is not None:
         source = f"file:{directory.credentials_file}"
-
-    default = environ.get("KMSTOOL_DIRECT", DEFAULT_DIRECT)
-    if directory is not None:
-        default = directory.kms_address
+    default = directory.kms_address if directory else environ.get("KMSTOOL_DIRECT", DEFAULT_DIRECT)
     addresses = _addresses(options.via or ("direct",), way="direct", default=default)
+    return DirectWay(region, host, tuple(addresses), roots_pem, source, caveats)
+
+
+def _exchange(
+    options: SessionOptions,
+    way: DirectWay,
+    environ: Mapping[str, str],
+    explicit: "Credentials | None" = None,
+) -> "Exchange":
+    from kmstool.enclave.credentials import load_credentials  # noqa: PLC0415
+    from kmstool.enclave.exchange import Exchange  # noqa: PLC0415
 
     def credentials(deadline: "Deadline") -> "Credentials":
-        return explicit_credentials or load_credentials(source, environ, deadline)
+        return explicit or load_credentials(way.credentials, environ, deadline)
 
-    exchange = Exchange(
-        dial=_dialer(addresses, host, roots_pem, options.trace),
-        host=host,
-        region=region,
+    return Exchange(
+        dial=_dialer(way, options.trace),
+        host=way.host,
+        region=way.region,
         load_credentials=credentials,
         timeout=options.timeout,
         trace=options.trace,
     )
-    return exchange, roots_caveats
 
 
 def is_relayed(options: SessionOptions) -> bool:
@@ -320,21 +330,19 @@ def _addresses(via: tuple[str, ...], *, way: str, default: str) -> list[str]:
     return addresses
 
 
-def _dialer(
-    addresses: list[str], host: str, roots_pem: str, trace: Callable[[str], None]
-) -> "Callable[[Deadline], HttpConnection]":
+def _dialer(way: DirectWay, trace: Callable[[str], None]) -> "Callable[[Deadline], HttpConnection]":
     from kmstool.enclave.http import HttpConnection  # noqa: PLC0415
     from kmstool.enclave.tls import open_tls  # noqa: PLC0415
     from kmstool.endpoint import forwarder_hint, parse_address  # noqa: PLC0415
 
-    parsed = [parse_address(address) for address in addresses]
-    hint = forwarder_hint(parsed[-1], host)  # what fails in the end is the last of them
+    parsed = [parse_address(address) for address in way.addresses]
+    hint = forwarder_hint(parsed[-1], way.host)  # what fails in the end is the last of them
 
     def dial(deadline: "Deadline") -> HttpConnection:
         sock = _connect_first(parsed, deadline, trace, hint=hint)
-        tls = open_tls(sock, host=host, roots_pem=roots_pem, deadline=deadline)
-        trace(f"{tls.version()} to {host}, {(tls.cipher() or ('unknown cipher',))[0]}")
-        return HttpConnection(tls, host)
+        tls = open_tls(sock, host=way.host, roots_pem=way.roots_pem, deadline=deadline)
+        trace(f"{tls.version()} to {way.host}, {(tls.cipher() or ('unknown cipher',))[0]}")
+        return HttpConnection(tls, way.host)
 
     return dial
 

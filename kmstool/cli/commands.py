@@ -57,6 +57,7 @@ COMMANDS = (
         "Show what a CMS, attestation document or sealed file says, unverified.",
     ),
     Entry("policy", "kmstool.cli.policy", "group", "Write, check and explain key policies."),
+    Entry("doctor", "kmstool.cli.doctor", "doctor", "Check each link of the chain to KMS."),
     Entry("parent", "kmstool.cli.parent", "group", "Serve an enclave from its parent instance."),
     Entry("emulator", "kmstool.cli.emulator", "group", "Run KMS and a security module for tests."),
 )

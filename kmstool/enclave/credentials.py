@@ -86,11 +86,7 @@ def load_credentials(
         SettingError: the source has none of these forms.
         CredentialsError: it has no usable credentials.
     """
-    if source is None:
-        found = credentials_from_environment(environ)
-        if found is not None:
-            return found
-        source = environ.get(SOURCE_VARIABLE) or DEFAULT_SOURCE
+    source = default_source(environ) if source is None else source
     if source == "env":
         found = credentials_from_environment(environ)
         if found is None:
@@ -108,6 +104,14 @@ def load_credentials(
             raise SettingError(f"{quoted(source)} names no descriptor", hint="write it like fd:3")
         return credentials_from_descriptor(int(digits), deadline)
     return fetch_credentials(_parse_source_address(source), deadline)
+
+
+def default_source(environ: Mapping[str, str]) -> str:
+    """What `load_credentials` takes where no source is named."""
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    if any(environ.get(name) for name in names):
+        return "env"
+    return environ.get(SOURCE_VARIABLE) or DEFAULT_SOURCE
 
 
 def credentials_from_environment(environ: Mapping[str, str]) -> Credentials | None:

@@ -149,6 +149,32 @@ class DirectKms:
             caveats=outcome.caveats,
         )
 
+    def may_decrypt(
+        self,
+        *,
+        key: KeyArn,
+        encryption_context: Mapping[str, str] | None = None,
+        grant_tokens: Sequence[str] = (),
+    ) -> DryRun:
+        """Returns if KMS would decrypt under `key` for this enclave; no ciphertext is needed.
+
+        Source: KMS API Reference, Decrypt, DryRunModifiers.
+        """
+
+        def build(recipient: RecipientInfo) -> bytes:
+            return build_decrypt(
+                ciphertext_blob=None,
+                key_id=str(key),
+                encryption_context=encryption_context,
+                grant_tokens=grant_tokens,
+                recipient=recipient,
+            )
+
+        outcome = self._call(Operation.DECRYPT, build, key=key, dry_run=True)
+        if isinstance(outcome, DryRun):
+            return outcome
+        raise AssertionError("a dry run ends as one or raises")
+
     def derive_shared_secret(
         self,
         public_key: bytes,

@@ -32,7 +32,7 @@ def open_tls(
         TransportError: the handshake failed; the message says at what.
     """
     try:
-        context = _context(roots_pem)
+        context = client_context(roots_pem)
         sock.settimeout(deadline.remaining("the TLS handshake"))
         # As bytes: a str would draw in encodings.idna and stringprep. The name is ASCII.
         tls = context.wrap_socket(
@@ -53,7 +53,8 @@ def open_tls(
     return tls
 
 
-def _context(roots_pem: str) -> ssl.SSLContext:
+def client_context(roots_pem: str) -> ssl.SSLContext:
+    """What `open_tls` offers and accepts. Raises `SettingError` where PEM holds no certificates."""
     # PROTOCOL_TLS_CLIENT: certificate required, host name checked, no roots loaded.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # The rooms of the image: enclave.Dockerfile will copy these and nothing else of ours.
 MODULES = (
     "__init__ __main__ administration arn birth birth_statement caveats cbor create_key endpoint"
-    " errors framing holders limits protocol refusals session strict_json"
+    " errors findings framing holders limits protocol refusals session strict_json"
 )
-FOLDERS = ("attestation", "cli", "enclave", "policy", "roots", "sealing")
+FOLDERS = ("attestation", "cli", "doctor", "enclave", "policy", "roots", "sealing")
 STATEMENT = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "kms:*", "Resource": "*"}
 POLICY = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
 TRANSPORT = ("emulator/__init__.py", "emulator/nsm_transport.py")
@@ -193,7 +193,7 @@ def test_the_modules_that_decrypt_imports(
 
 
 INSIDE = "decrypt derive-shared-secret generate-data-key generate-data-key-pair generate-random"
-INSIDE += " seal open create-key attest verify inspect"
+INSIDE += " seal open create-key attest verify inspect doctor"
 
 
 @pytest.mark.parametrize("command", ["", *INSIDE.split()])

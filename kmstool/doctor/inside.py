@@ -1,0 +1,45 @@
+"""The checks inside an enclave, in the order of the chain."""
+
+import os
+from collections.abc import Mapping
+
+from kmstool.doctor.access import Access, Wish
+from kmstool.doctor.clock import clock_check
+from kmstool.doctor.machine import Machine, machine_checks
+from kmstool.doctor.module import Module
+from kmstool.doctor.way import Way
+from kmstool.findings import Check
+from kmstool.session import SessionOptions
+
+
+def inside_checks(
+    options: SessionOptions,
+    wish: Wish,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    machine: Machine | None = None,
+) -> tuple[Check, ...]:
+    """What `findings.examine` runs inside an enclave.
+
+    Args:
+        options: as operations take them; its `timeout` is that of each check that goes outside.
+        wish: what the enclave is to be allowed.
+        machine: where the kernel's files are.
+    """
+    module = Module(environ)
+    way = Way(options, wish.key, environ)
+    access = Access(options, wish, way, environ)
+    credentials, permission = access.checks()
+    return (
+        *module.checks(),
+        *machine_checks(machine or Machine(), simulated=module.simulated),
+        *way.checks(),
+        clock_check(
+            lambda: {
+                "the document's timestamp": module.clock_offset,
+                "KMS' Date": way.clock_offset,
+            }
+        ),
+        credentials,
+        permission,
+    )
