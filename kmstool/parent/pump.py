@@ -236,9 +236,7 @@ class _Lane:
             pump.sink_failed(self)
             return
         self._handed_on(pump, sent)
-        if sent == count < len(buffer):
-            return
-        if count == len(buffer) and self._spliced:
+        if self._spliced and count >= limits.FORWARD_BULK_BEGINS:
             self._begin_bulk(pump)
         if sent < count:
             self._left = memoryview(bytes(buffer[sent:count]))
@@ -318,7 +316,7 @@ class _Lane:
             self._end(pump)
             return
         self._drain(pump)
-        if count < limits.FORWARD_BULK_LEAST and not self.blocked:
+        if count < limits.FORWARD_BULK_ENDS and not self.blocked:
             self._end_bulk(pump)
 
     def _drain(self, pump: Pump) -> None:

@@ -13,8 +13,9 @@ from typing import Final
 
 from kmstool import limits
 
-# The kernel says so where one of the two cannot be spliced: an old kernel's vsock, for one.
-UNFIT: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+# The kernel says so where one of the two cannot be spliced: an old kernel's vsock, for one. EPERM
+# is a filter of system calls'.
+UNFIT: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
 _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
