@@ -23,6 +23,7 @@ from kmstool.policy.check_key import policy_in
 from kmstool.policy.cloudtrail import CloudTrailEvent, parse_events
 from kmstool.policy.evaluate import Request, attestation_keys, encryption_context_keys, parse_policy
 from kmstool.policy.explain import Explanation, Verdict, explain
+from kmstool.policy.explain_attestation import is_attestation
 from kmstool.policy.explain_event import event_advice, event_line
 from kmstool.policy.explain_request import call_keys, is_session, role_of_session
 from kmstool.policy.parse import IDENTITY
@@ -157,13 +158,26 @@ def _raise_unless_allowed(explanation: Explanation) -> None:
     if explanation.verdict is Verdict.DENIED:
         raise CheckFailedError(f"the key policy does not allow {action}")
     if explanation.verdict is Verdict.UNKNOWN:
-        hint = None
-        if keys := ", ".join(explanation.unknown_keys):
-            hint = (
-                "give each key with --condition-key NAME=VALUE, or say with --missing-key NAME that"
-                f" the call does not have it: {keys}"
-            )
-        raise CheckFailedError(f"whether the key policy allows {action} cannot be said", hint=hint)
+        raise CheckFailedError(
+            f"whether the key policy allows {action} cannot be said",
+            hint=_what_to_give(explanation),
+        )
+
+
+def _what_to_give(explanation: Explanation) -> str | None:
+    keys = explanation.unknown_keys
+    # A log that has some registers takes no document beside it.
+    whole = not explanation.request.attested
+    others = [key for key in keys if not (whole and is_attestation(key))]
+    hints = []
+    if len(others) < len(keys):
+        hints.append("give what the enclave attests: --document FILE, --pcr or --pcr-from")
+    if others:
+        hints.append(
+            "give each key with --condition-key NAME=VALUE, or say with --missing-key NAME that"
+            f" the call does not have it: {', '.join(others)}"
+        )
+    return "; ".join(hints) or None
 
 
 # --- The call ----------------------------------------------------------------------------------

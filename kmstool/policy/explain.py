@@ -12,6 +12,7 @@ from typing import Any
 from kmstool.policy.evaluate import Decision, IdentityAllows, evaluate
 from kmstool.policy.explain_causes import causes_of_deny, causes_of_miss, causes_of_unknown
 from kmstool.policy.parse import Effect, Policy
+from kmstool.policy.reasons import what_is_open
 from kmstool.policy.request import Request
 from kmstool.policy.results import StatementResult, nearest
 
@@ -29,7 +30,8 @@ class Explanation:
     """A decision with its reasons.
 
     Attributes:
-        reason: the evaluator's own sentence.
+        reason: the evaluator's own sentence; of UNKNOWN, what is not known, since only an evaluator
+            that has to answer refuses then.
         advice: what it probably means, one sentence each, the likeliest first; empty if allowed.
         statements: what decided first, then the nearest misses, then the rest.
         unknown_keys: condition keys whose values would decide and are not known, as written.
@@ -68,9 +70,12 @@ def explain(
     decider = decision.decided_by
     unknown = decider is not None and decider.undecided
     verdict = Verdict.ALLOWED if decision.allowed else Verdict.DENIED
+    reason = decision.reason
+    if unknown and decider is not None:
+        reason = f"{decider.name} cannot be decided: {what_is_open(decider)}"
     return Explanation(
         verdict=Verdict.UNKNOWN if unknown else verdict,
-        reason=decision.reason,
+        reason=reason,
         advice=tuple(dict.fromkeys(_advice(policy, decision, request))),
         statements=tuple(decision.ranked()),
         unknown_keys=_unknown_keys(decider) if unknown and decider is not None else (),

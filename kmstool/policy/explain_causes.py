@@ -30,8 +30,7 @@ def causes_of_miss(statement: Statement, result: StatementResult, request: Reque
     failed = [one for one in result.conditions if not one.matched and not one.undecided]
     found += attestation_causes([one for one in failed if is_attestation(one.key)], request)
     found += [_condition_cause(one, request) for one in failed if not is_attestation(one.key)]
-    found += [_unknown_cause(one) for one in result.conditions if one.undecided]
-    return found
+    return found + _unknown_causes(result)
 
 
 def causes_of_deny(statement: Statement, result: StatementResult, request: Request) -> list[str]:
@@ -63,7 +62,7 @@ def causes_of_deny(statement: Statement, result: StatementResult, request: Reque
 
 def causes_of_unknown(result: StatementResult, request: Request) -> list[str]:
     """What would have to be known."""
-    found = [_unknown_cause(one) for one in result.conditions if one.undecided]
+    found = _unknown_causes(result)
     if not result.principal_matched:
         found.append(
             f"{result.principal_reason}: aws sts get-caller-identity prints its ARN where the"
@@ -77,6 +76,24 @@ def causes_of_unknown(result: StatementResult, request: Request) -> list[str]:
 
 def _excludes(one: ConditionResult) -> bool:
     return parse_operator(one.operator).negated
+
+
+def _unknown_causes(result: StatementResult) -> list[str]:
+    """What is not known; one sentence for all the registers that are unknown for one reason."""
+    registers: dict[str, list[str]] = {}
+    others = []
+    for one in result.conditions:
+        key, _, why = one.reason.partition(" is unknown: ")
+        if one.undecided and why and is_attestation(one.key):
+            registers.setdefault(why, []).append(key)
+        elif one.undecided:
+            others.append(_unknown_cause(one))
+    return [_are_unknown(keys) + why for why, keys in registers.items()] + others
+
+
+def _are_unknown(keys: list[str]) -> str:
+    *most, last = keys
+    return f"{', '.join(most)} and {last} are unknown: " if most else f"{last} is unknown: "
 
 
 def _unknown_cause(one: ConditionResult) -> str:

@@ -15,9 +15,14 @@ def denies(one: StatementResult) -> str:
 
 
 def cannot_decide(one: StatementResult) -> str:
+    return f"{one.name} cannot be decided, so the request is refused: {what_is_open(one)}"
+
+
+def what_is_open(one: StatementResult) -> str:
+    """Why a statement cannot be decided."""
     reasons = [condition.reason for condition in one.conditions if condition.undecided]
     reasons.append(one.resource_reason if one.principal_matched else one.principal_reason)
-    return f"{one.name} cannot be decided, so the request is refused: {reasons[0]}"
+    return reasons[0]
 
 
 def allows(one: StatementResult, request: Request) -> str:

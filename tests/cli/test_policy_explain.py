@@ -210,8 +210,9 @@ def test_an_event_without_recipient_data_is_unknown_and_not_missing(run: InProce
     done = explain(run, "policy.json", "--log", "denied.json")
     assert done.code == 10
     assert done.error == "whether the key policy allows kms:Decrypt cannot be said"
+    assert done.hint == "give what the enclave attests: --document FILE, --pcr or --pcr-from"
     text = done.stdout.decode()
-    assert "\nunknown: statement" in text
+    assert '\nunknown: statement "Enclave" cannot be decided: kms:Recipient' in text
     assert "PCR0 is unknown: the event has no recipient data" in text
     assert "no attestation document" not in text
     # What somebody knows from elsewhere decides.
@@ -222,6 +223,17 @@ def test_an_event_without_recipient_data_is_unknown_and_not_missing(run: InProce
     assert "- KMS refused what this key policy allows: something else denies it" in (
         done.stdout.decode()
     )
+
+
+def test_a_register_that_cloudtrail_does_not_record(run: InProcess, work: Path) -> None:
+    key = "kms:RecipientAttestation:PCR16"
+    (work / "pcr16.json").write_text(policy_of(wanting(StringEquals={key: "b6" * 48})))
+    done = explain(run, "pcr16.json", "--log", "event.json")
+    assert done.code == 10
+    assert done.hint.endswith(f"the call does not have it: {key}")
+    given = ("--condition-key", f"{key}={'b6' * 48}")
+    assert explain(run, "pcr16.json", "--log", "event.json", *given).code == 0
+    assert explain(run, "pcr16.json", "--log", "event.json", "--missing-key", key).code == 10
 
 
 def test_one_event_of_many(run: InProcess) -> None:
