@@ -1,4 +1,5 @@
-"""The tutorial and the README's first screen show what really happens: their commands are run.
+"""Pages show what really happens: the commands of those below are run, and of the README's first
+screen.
 
 `…` in a page stands for anything; ids that are made anew each time may differ.
 """
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TUTORIAL = ROOT / "docs" / "tutorial" / "first-secret.md"
+PAGES = ("tutorial/first-secret.md", "howto/why-was-i-denied.md")  # under docs
 OUTER = "kmstool emulator run -- bash"  # the shell in which everything else is typed
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"as `([\w.]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MADE_ANEW = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|(?<=password is )\S+"
 )
@@ -55,10 +57,12 @@ def typed(block: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.timeout(120)
-def test_the_tutorial_does_what_it_shows(tmp_path: Path) -> None:
-    blocks = _BLOCK.findall(TUTORIAL.read_text("utf-8"))
-    (program,) = [text for language, text in blocks if language == "python"]
-    (tmp_path / "make_key.py").write_text(program)
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_does_what_it_shows(page: str, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    for name, content in _FILE.findall(text):
+        (tmp_path / name).write_text(content)
+    blocks = _BLOCK.findall(text)
     steps = [step for language, text in blocks if language == "console" for step in typed(text)]
     assert steps[0] == (OUTER, "")
     mark = "code=$?; printf '\\n<<end of step>>\\n'; (exit $code)"  # so that `echo $?` still works
