@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,10 +90,14 @@ class Listener:
                 self._wait(error)
                 return
             self._told = False
-            connection.setblocking(False)
-            if isinstance(self.address, TcpAddress):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._accepted(connection, peer_of(self.address, peer))
+            # A failure over one connection must not make the listener deaf.
+            self._loop.guarded(partial(self._take, connection, peer))
+
+    def _take(self, connection: socket.socket, peer: Any) -> None:
+        connection.setblocking(False)
+        if isinstance(self.address, TcpAddress):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._accepted(connection, peer_of(self.address, peer))
 
     def _wait(self, error: OSError) -> None:
         """Leaves who waits where they are for a moment: there is no descriptor to say no with."""

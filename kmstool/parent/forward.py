@@ -65,8 +65,7 @@ class Forwarder:
         self._targets: dict[Address, Target] = {}
         self._connections: set[Connection] = set()
         self._empty = threading.Event()
-        self._loop = Loop(failed=self._bug)
-        self._thread = threading.Thread(target=self._loop.run, name="forward", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Listens on every route, or on none.
@@ -74,7 +73,12 @@ class Forwarder:
         Raises:
             TransportError: an address cannot be listened on.
         """
-        listeners = self._open(self._routes)
+        self._loop = Loop(failed=self._bug)
+        try:
+            listeners = self._open(self._routes)
+        except BaseException:
+            self._loop.discard()
+            raise
         lost = self._metrics.counter(
             "kmstool_forward_log_lines_lost_total", "Lines that the log's reader was too slow for."
         )
@@ -89,6 +93,7 @@ class Forwarder:
             pipes=Pipes(),
             report=self._journal,
         )
+        self._thread = threading.Thread(target=self._loop.run, name="forward", daemon=True)
         self._thread.start()
         self._on_loop(lambda: self._apply(self._routes, listeners))
 
@@ -135,14 +140,15 @@ class Forwarder:
         if self.drain(seconds):
             self._on_loop(self._end_all)
         self._loop.stop()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         self._shared.pipes.close()
         self._journal.close()
 
     @property
     def alive(self) -> bool:
         """Whether its thread still runs."""
-        return self._thread.is_alive()
+        return self._thread is not None and self._thread.is_alive()
 
     def bound_to(self, listen: Address) -> Any:
         """What the listener of a route is bound to, as getsockname(2) has it."""
@@ -174,7 +180,7 @@ class Forwarder:
 
         self._loop.call_from_thread(run)
         while not done.wait(1.0):
-            if not self._thread.is_alive():
+            if not self.alive:
                 raise RuntimeError("the forwarder's thread has ended")
         if raised:
             raise raised[0]
@@ -220,18 +226,23 @@ class Forwarder:
             counters.refused[reason].value += 1
             self._journal(_refusal(peer, address, target, reason))
             return
-        self._connections.add(
-            Connection(
-                connection,
-                peer,
-                listen=str(address),
-                target=target,
-                limits=self._admission.limits,
-                counters=counters,
-                shared=self._shared,
-                left=self._left,
+        try:
+            self._connections.add(
+                Connection(
+                    connection,
+                    peer,
+                    listen=str(address),
+                    target=target,
+                    limits=self._admission.limits,
+                    counters=counters,
+                    shared=self._shared,
+                    left=self._left,
+                )
             )
-        )
+        except BaseException:
+            self._admission.leave(peer.cid)
+            connection.close()
+            raise
 
     def _left(self, connection: Connection) -> None:
         self._admission.leave(connection.peer.cid)

@@ -115,6 +115,18 @@ class Loop:
             if self._wake != -1:
                 os.eventfd_write(self._wake, 1)
 
+    def guarded(self, call: Callable[[], None]) -> None:
+        """Calls now, and tells `failed` what it raises."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - see `failed`
+            self._failed(error)
+
+    def discard(self) -> None:
+        """Closes a loop that was never run; on any thread."""
+        self.stop()
+        self.run()
+
     def stop(self) -> None:
         """Ends `run` after the present round. From any thread."""
         self.call_from_thread(self._stop)
@@ -163,18 +175,12 @@ class Loop:
             if call is None:
                 self._cancelled -= 1
             else:
-                self._guarded(call)
-
-    def _guarded(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 - see `failed`
-            self._failed(error)
+                self.guarded(call)
 
     def _called(self, _events: int) -> None:
         os.eventfd_read(self._wake)
         for _ in range(len(self._calls)):  # what these add wakes the next round
-            self._guarded(self._calls.popleft())
+            self.guarded(self._calls.popleft())
 
     def _stop(self) -> None:
         self._running = False

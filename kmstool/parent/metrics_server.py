@@ -34,12 +34,16 @@ class MetricsServer:
         self._metrics = metrics
         self._loop = Loop(failed=lambda _error: None)  # the connection's time ends it
         self._open: set[_Exchange] = set()
-        self._listener = Listener(
-            check_metrics_address(address),
-            loop=self._loop,
-            accepted=self._accepted,
-            exhausted=lambda _error: None,  # the forwarder says so
-        )
+        try:
+            self._listener = Listener(
+                check_metrics_address(address),
+                loop=self._loop,
+                accepted=self._accepted,
+                exhausted=lambda _error: None,  # the forwarder says so
+            )
+        except BaseException:
+            self._loop.discard()
+            raise
         self._thread = threading.Thread(target=self._loop.run, name="metrics", daemon=True)
         self._thread.start()
         self._loop.call_from_thread(self._listener.start)

@@ -6,6 +6,7 @@ where the name server fails or is slow, and the report says so: an old address u
 A connect that fails makes its answer old at once (`doubt`).
 """
 
+import errno
 import functools
 import ipaddress
 import socket
@@ -104,7 +105,11 @@ class Resolver:
                 result = error
             self._loop.call_from_thread(functools.partial(done, result))
 
-        threading.Thread(target=run, name=f"look-up {target.host}", daemon=True).start()
+        try:
+            threading.Thread(target=run, name=f"look-up {target.host}", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            failure = OSError(errno.EAGAIN, str(error))
+            self._loop.call_from_thread(functools.partial(done, failure))
 
     def failed(self, target: Target, reason: str | None) -> None:
         """Counts a failure and, where `reason` is given, tells of it."""

@@ -38,6 +38,10 @@ def unused_port() -> int:
         return port
 
 
+def descriptors_open() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_a_client_beyond_the_limit_is_closed_at_once(tmp_path: Path) -> None:
     with (
         TestTarget() as target,
@@ -508,10 +512,14 @@ def test_it_starts_on_every_route_or_on_none(tmp_path: Path) -> None:
     good = UnixAddress(str(tmp_path / "good.sock"))
     bad = UnixAddress(str(tmp_path / "nowhere" / "bad.sock"))
     to = Target("kms.test", 443)
+    before = descriptors_open()
     forwarder = Forwarder([Route(good, to), Route(bad, to)])
-    with pytest.raises(TransportError):
-        forwarder.start()
+    for _ in range(2):
+        with pytest.raises(TransportError):
+            forwarder.start()
     assert not Path(good.path).exists()
+    assert not forwarder.alive
+    assert descriptors_open() == before
 
 
 def test_another_one_s_socket_file_is_left_alone(tmp_path: Path) -> None:
@@ -547,16 +555,51 @@ def test_a_bug_ends_one_connection_and_not_the_forwarder(
             assert take(far, 1) == b"x"
 
 
+def test_a_bug_over_one_client_does_not_make_the_listener_deaf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object, **_options: object) -> None:
+        raise ZeroDivisionError
+
+    with (
+        TestTarget() as target,
+        Forwarding(target.target, tmp_path, limits={"connections": 1}) as forwarding,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr("kmstool.parent.forward.Connection", broken)
+            with forwarding.connect() as client:
+                assert ends(client) == "closed"
+        assert forwarding.line().startswith("a bug of the forwarder: ZeroDivisionError")
+        with pair(forwarding, target) as (client, far):  # and its place is free again
+            client.sendall(b"x")
+            assert take(far, 1) == b"x"
+
+
+def test_without_threads_for_a_look_up_the_client_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Forwarding(Target("kms.test", 443), tmp_path, look_up=Names()) as forwarding:
+        with monkeypatch.context() as patch:
+            patch.setattr("kmstool.parent.resolving.threading.Thread", none_left)
+            with forwarding.connect() as client:
+                assert ends(client) == "closed"
+        assert "can't start new thread" in forwarding.line()
+        assert forwarding.forwarder.alive
+
+
 def test_nothing_is_left_after_many_connections(tmp_path: Path) -> None:
     with TestTarget() as target, Forwarding(target.target, tmp_path) as forwarding:
-        before = len(list(Path("/proc/self/fd").iterdir()))
+        before = descriptors_open()
         for _ in range(300):
             with pair(forwarding, target) as (client, far):
                 client.sendall(b"x")
                 take(far, 1)
         for _ in range(300):
             forwarding.line()
-        assert len(list(Path("/proc/self/fd").iterdir())) <= before
+        wait_until(lambda: descriptors_open() <= before)  # they are closed after the line
         loop = forwarding.forwarder._loop
         assert len(loop._handlers) == 2  # the listener, and the loop's own
         assert len(loop._timers) < 600
