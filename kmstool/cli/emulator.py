@@ -54,6 +54,11 @@ def enclave_options(command: F) -> F:
         ),
         click.option("--debug-mode", is_flag=True, help="PCR0, PCR1 and PCR2 are zero."),
         click.option(
+            "--pcr-from",
+            metavar="FILE",
+            help="The enclave runs this image (EIF), or the one that nitro-cli printed JSON of.",
+        ),
+        click.option(
             "--pcr",
             "pcrs",
             metavar="N=HEX",
@@ -253,7 +258,17 @@ def _options(values: dict[str, Any], report: Callable[[str], None]) -> "Emulator
 def _pcrs(values: dict[str, Any]) -> dict[int, bytes]:
     from kmstool.emulator.pcrs import choose_pcrs, parse_pcrs  # noqa: PLC0415
 
-    return choose_pcrs(parse_pcrs(values["pcrs"]), debug_mode=values["debug_mode"])
+    given = parse_pcrs(values["pcrs"])
+    if values["pcr_from"] is not None:
+        from kmstool.cli.measured import read_measured  # noqa: PLC0415 - brings cryptography
+
+        for index, value in read_measured(values["pcr_from"]).image.items():
+            if given.setdefault(index, value) != value:
+                raise SettingError(
+                    f"two values are given for PCR{index}",
+                    hint="a register has one: leave one out",
+                )
+    return choose_pcrs(given, debug_mode=values["debug_mode"])
 
 
 @contextlib.contextmanager

@@ -46,20 +46,25 @@ class PcrType(click.ParamType[tuple[int, bytes]]):
 
 
 class ImageType(click.ParamType[dict[int, bytes]]):
-    """A whole image, `0=HEX,1=HEX,2=HEX`."""
+    """A whole image, `0=HEX,1=HEX,2=HEX`, or a file as for `--pcr-from`."""
 
     name = "image"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
         """As it stands in `--help`."""
-        return "0=HEX,1=HEX,2=HEX"
+        return "0=HEX,1=HEX,2=HEX|FILE"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> dict[int, bytes]:
-        """Reads registers with commas between them."""
+        """Reads registers with commas between them, or PCR0, PCR1 and PCR2 from a file."""
         if isinstance(value, dict):
             return value
+        if value and "=" not in str(value):
+            from kmstool.cli.measured import IMAGE_PCRS, read_measured  # noqa: PLC0415 - heavy
+
+            image = read_measured(str(value)).image
+            return {index: image[index] for index in IMAGE_PCRS if index in image}
         pairs = [PCR.convert(part, param, ctx) for part in str(value).split(",")]
         if len(dict(pairs)) != len(pairs):
             self.fail(f"{value!r} names a PCR twice", param, ctx)
@@ -102,8 +107,8 @@ def image_options(command: F) -> F:
         click.option(
             "--pcr-from",
             metavar="FILE",
-            help="Expect the image that nitro-cli build-enclave printed this JSON of, or the image"
-            " of this attestation document.",
+            help="Expect this image (EIF), or the one that nitro-cli build-enclave printed JSON of,"
+            " or that of an attestation document.",
         ),
         click.option(
             "--pcr", type=PCR, multiple=True, help="Expect this value of a PCR (repeatable)."

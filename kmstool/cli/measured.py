@@ -13,7 +13,7 @@ from kmstool.cli.input import check_size, parse_base64, read_bytes
 from kmstool.errors import SettingError
 
 _WHAT = "the file of measurements"
-_IMAGE_PCRS = (0, 1, 2)
+IMAGE_PCRS = (0, 1, 2)
 _SIGNED_PCR = 8  # of an image whose build was signed: the signing certificate
 _DOCUMENT = (b"\x84", b"\x9f", b"\xd2")  # RFC 8949: array of four, of any length, tag 18
 _DOCUMENT_BASE64 = (b"h", b"n", b"0")  # what base64 makes of these first bytes
@@ -76,7 +76,7 @@ def _of_document(data: bytes) -> Measured:
     # A stored document is as good as it was; how old it may be is not asked of measurements.
     at = own_time(parse_document(data))
     pcrs = verify_document(data, root_der=root, at=at).document.pcrs
-    image = {index: pcrs[index] for index in _IMAGE_PCRS if index in pcrs}
+    image = {index: pcrs[index] for index in IMAGE_PCRS if index in pcrs}
     if any(pcrs.get(_SIGNED_PCR, b"")):
         image[_SIGNED_PCR] = pcrs[_SIGNED_PCR]
     enclave = {i: value for i, value in pcrs.items() if i not in image and any(value)}

@@ -39,8 +39,8 @@ class _Source(NamedTuple):
 @click.option(
     "--pcr-from",
     metavar="FILE",
-    help="Take PCR0, PCR1 and PCR2 from what nitro-cli build-enclave printed, or from an"
-    " attestation document.",
+    help="Take PCR0, PCR1 and PCR2 from an image (EIF), from what nitro-cli build-enclave printed,"
+    " or from an attestation document.",
 )
 @click.option(
     "--this-enclave",
