@@ -9,8 +9,9 @@ import sys
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
-from kmstool.arn import parse_key_arn
+from kmstool.arn import KeyArn, parse_key_arn
 from kmstool.caveats import Caveat
 from kmstool.cli import console
 from kmstool.cli.common import Common
@@ -20,9 +21,20 @@ from kmstool.cli.output import Output, deliver, encode_json
 from kmstool.cli.results import as_json as caveats_as_json
 from kmstool.errors import CheckFailedError
 from kmstool.findings import Check, Finding, Verdict, examine
-from kmstool.session import SessionOptions
+from kmstool.session import DEV_NSM, SessionOptions
 
 _OPERATIONS: Final = ("decrypt", "derive-shared-secret", "generate-data-key")
+_FORWARDER: Final = "vsock://:8000"  # as `parent forward` is told to in every example
+_OF_THE_OTHER: Final = {
+    "inside": {"config_file": "--config"},
+    "parent": {
+        "operation": "--operation",
+        "encryption_context": "--encryption-context",
+        "grant_token": "--grant-token",
+        "credentials": "--credentials",
+        "roots_file": "--roots",
+    },
+}
 
 
 @click.command()
@@ -46,13 +58,34 @@ _OPERATIONS: Final = ("decrypt", "derive-shared-secret", "generate-data-key")
     help="What the ciphertext is bound to (repeatable).",
 )
 @click.option("--grant-token", metavar="TOKEN", multiple=True, help="A grant token (repeatable).")
+@click.option(
+    "--inside",
+    "where",
+    flag_value="inside",
+    help="Look at an enclave  [default: where /dev/nsm or the emulator is]",
+)
+@click.option(
+    "--parent",
+    "where",
+    flag_value="parent",
+    help="Look at a parent instance  [default: elsewhere]",
+)
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="On the parent: what `parent up` starts  [default: as there]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 @connection_options
 def doctor(
     common: Common,
     *,
     as_json: bool,
+    where: str | None,
+    config_file: str | None,
     session: SessionOptions,
+    key_id: str | None,
     **values: Any,
 ) -> None:
     """Check each link of the chain to KMS.
@@ -60,13 +93,24 @@ def doctor(
     Says what is fine, what somebody should know, and what is wrong, each with what to do. Exit 10
     says that something is wrong. Changes nothing, and shows no secret.
 
+    Inside an enclave it looks from the security module to a dry run at KMS; on the parent instance
+    at what lets enclaves run, at the services for them, and at the way to KMS and credentials.
+
     \b
     Examples:
       kmstool doctor --key-id "$ARN"
+      kmstool doctor --parent --config kmstool-parent.toml
       kmstool emulator run -- kmstool doctor
     """
-    checks = _inside(session, **values)
-    paper = None if as_json else Paper(sys.stdout)
+    where = where or ("inside" if _is_inside() else "parent")
+    _only_where(where)
+    key_id = key_id if key_id is not None else os.environ.get(KEY_ID_VARIABLE)
+    key = parse_key_arn(key_id) if key_id else None
+    if where == "inside":
+        checks = _inside(session, key, **values)
+    else:
+        checks = _parent(session, key, config_file)
+    paper = None if as_json else Paper(sys.stdout, [check.name for check in checks])
     findings = []
     for finding in examine(
         checks,
@@ -80,7 +124,7 @@ def doctor(
     console.warn(caveats)
     common.tolerance().check(caveats)
     if as_json:
-        deliver([Output(encode_json(_report(findings, caveats)), None)])
+        deliver([Output(encode_json(_report(where, findings, caveats)), None)])
     failed = [one.check for one in findings if one.outcome.verdict is Verdict.WRONG]
     if failed:
         raise CheckFailedError(f"wrong: {', '.join(failed)}")
@@ -88,8 +132,8 @@ def doctor(
 
 def _inside(
     session: SessionOptions,
+    key: KeyArn | None,
     *,
-    key_id: str | None,
     operation: str,
     encryption_context: tuple[tuple[str, str], ...],
     grant_token: tuple[str, ...],
@@ -97,9 +141,8 @@ def _inside(
     from kmstool.doctor.access import Wish  # noqa: PLC0415 - not for --help
     from kmstool.doctor.inside import inside_checks  # noqa: PLC0415
 
-    key_id = key_id if key_id is not None else os.environ.get(KEY_ID_VARIABLE)
     wish = Wish(
-        key=parse_key_arn(key_id) if key_id else None,
+        key=key,
         operation=operation,
         encryption_context=as_mapping(encryption_context),
         grant_tokens=grant_token,
@@ -107,12 +150,48 @@ def _inside(
     return inside_checks(session, wish)
 
 
+def _parent(
+    session: SessionOptions, key: KeyArn | None, config_file: str | None
+) -> tuple[Check, ...]:
+    from kmstool.arn import kms_host, parse_host  # noqa: PLC0415 - not for --help
+    from kmstool.cli.parent_up import find_configuration, read_file  # noqa: PLC0415
+    from kmstool.endpoint import parse_address  # noqa: PLC0415
+    from kmstool.parent.checks import parent_checks  # noqa: PLC0415
+
+    region = session.region or (key.region if key else os.environ.get("KMSTOOL_REGION")) or None
+    host = parse_host(session.host) if session.host else None
+    if host is None and region is not None:
+        host = kms_host(region, fips=session.fips)
+    path = find_configuration(config_file)
+    named = [via.partition("=")[2] for via in session.via]
+    return parent_checks(
+        read=(lambda: read_file(path)) if config_file or path.exists() else None,
+        forwarders=tuple(parse_address(text, listening=True) for text in named if text)
+        or (parse_address(_FORWARDER, listening=True),),
+        host=host,
+        region=region,
+    )
+
+
+def _is_inside() -> bool:
+    return "KMSTOOL_EMULATOR" in os.environ or os.path.exists(DEV_NSM)  # noqa: PTH110
+
+
+def _only_where(where: str) -> None:
+    """What would be passed over is refused, where it was typed."""
+    context = click.get_current_context()
+    for name, option in _OF_THE_OTHER[where].items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option} means nothing with --{where}", context)
+
+
 def _caveats(findings: list[Finding]) -> tuple[Caveat, ...]:
     return tuple(dict.fromkeys(caveat for one in findings for caveat in one.outcome.caveats))
 
 
-def _report(findings: list[Finding], caveats: tuple[Caveat, ...]) -> dict[str, Any]:
+def _report(where: str, findings: list[Finding], caveats: tuple[Caveat, ...]) -> dict[str, Any]:
     return {
+        "where": where,
         "findings": [
             {
                 "check": one.check,

@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import textwrap
+from collections.abc import Iterable
 from typing import Final, TextIO
 
 from kmstool.cli import console
@@ -19,7 +20,6 @@ _MARKS: Final = {
     Verdict.WRONG: ("✗", "x", "31"),
     Verdict.NOT_TRIED: ("–", "-", "2"),
 }
-_NAME: Final = 13  # columns; the longest name of a check
 _WIDTH_MIN: Final = 40  # columns; below that lines are not broken
 
 
@@ -28,9 +28,11 @@ class Paper:
 
     Args:
         stream: stdout.
+        names: of the checks, whose longest makes the column.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, names: Iterable[str]) -> None:
+        self._column = max(map(len, names))
         self._stream = stream
         self._terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._colours = self._terminal and not os.environ.get("NO_COLOR")
@@ -42,7 +44,7 @@ class Paper:
     def begin(self, name: str) -> None:
         """Shows on a terminal that a check is under way."""
         if self._terminal:
-            self._stream.write(f"  {name} …\r".replace("…", "..." if self._ascii else "…"))
+            self._stream.write(f"  {name} {'...' if self._ascii else '…'}\r")
             self._stream.flush()
 
     def show(self, finding: Finding) -> None:
@@ -53,7 +55,7 @@ class Paper:
         text = outcome.text
         if outcome.verdict is Verdict.NOT_TRIED:
             text = f"not tried: {text}"
-        head = f"{mark} {finding.check:<{_NAME}} "
+        head = f"{mark} {finding.check:<{self._column}} "
         lines = self._broken(text, head)
         for line in outcome.lines:
             lines += self._broken(line, " " * len(head))

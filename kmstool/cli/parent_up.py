@@ -50,7 +50,7 @@ def up(*, config_file: str | None, check: bool, log_format: str) -> None:
       kmstool parent up --check --config kmstool-parent.toml
       kmstool parent up --config kmstool-parent.toml
     """
-    path = _find(config_file)
+    path = find_configuration(config_file)
     if check:
         _check(path)
         return
@@ -70,13 +70,14 @@ def up(*, config_file: str | None, check: bool, log_format: str) -> None:
     )
 
 
-def _find(config_file: str | None) -> Path:
+def find_configuration(config_file: str | None) -> Path:
+    """The file that was named, or else the one that would be taken; it need not exist."""
     if config_file is not None:
         return Path(config_file)
     return _HERE if _HERE.exists() or not _INSTALLED.exists() else _INSTALLED
 
 
-def _read(path: Path) -> "Reading":
+def read_file(path: Path) -> "Reading":
     """Reads the file, and what it names beside it. Raises `LocalFileError` for the file itself."""
     from kmstool.parent.configuration import read_configuration  # noqa: PLC0415
 
@@ -86,11 +87,11 @@ def _read(path: Path) -> "Reading":
         "name it with --config FILE; docs/howto/run-the-parent.md has one",
     )
 
-    def read_file(name: str) -> bytes:
+    def read_beside(name: str) -> bytes:
         beside = "a path is relative to the folder of the file that names it"
         return _bytes_of(path.parent / name, limits.INPUT_MAX, beside)
 
-    return read_configuration(data, read_file=read_file)
+    return read_configuration(data, read_file=read_beside)
 
 
 def _bytes_of(path: Path, maximum: int, hint: str) -> bytes:
@@ -107,7 +108,7 @@ def _bytes_of(path: Path, maximum: int, hint: str) -> bytes:
 def _check(path: Path) -> None:
     from kmstool.parent.configuration import describe  # noqa: PLC0415
 
-    reading = _read(path)
+    reading = read_file(path)
     for line in describe(reading.configuration):
         click.echo(f"fine   {console.printable(line)}")
     for mistake in reading.mistakes:
@@ -121,7 +122,7 @@ def _check(path: Path) -> None:
 def _configuration(path: Path) -> "Configuration":
     from kmstool.parent.mistakes import MistakesError  # noqa: PLC0415
 
-    reading = _read(path)
+    reading = read_file(path)
     if reading.mistakes:
         for mistake in reading.mistakes[1:]:
             console.error(str(mistake), mistake.mend)
@@ -134,7 +135,7 @@ def _reload(path: Path, report: Report) -> "Callable[[Together], str]":
 
     def reload(together: "Together") -> str:
         try:
-            reading = _read(path)
+            reading = read_file(path)
             for mistake in reading.mistakes:
                 report(f"{mistake}" + (f" (hint: {mistake.mend})" if mistake.mend else ""))
             if not reading.mistakes:

@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Mapping
+from typing import Final
 
 from kmstool.doctor.access import Access, Wish
 from kmstool.doctor.clock import clock_check
 from kmstool.doctor.machine import Machine, machine_checks
 from kmstool.doctor.module import Module
+from kmstool.doctor.relay import relay_checks
 from kmstool.doctor.way import Way
 from kmstool.findings import Check
-from kmstool.session import SessionOptions
+from kmstool.session import SessionOptions, is_relayed
+
+_DOCUMENT: Final = "the document's timestamp"
 
 
 def inside_checks(
@@ -19,7 +23,7 @@ def inside_checks(
     environ: Mapping[str, str] = os.environ,
     machine: Machine | None = None,
 ) -> tuple[Check, ...]:
-    """What `findings.examine` runs inside an enclave.
+    """What `findings.examine` runs inside an enclave. Raises `SettingError` for mixed setups.
 
     Args:
         options: as operations take them; its `timeout` is that of each check that goes outside.
@@ -27,19 +31,20 @@ def inside_checks(
         machine: where the kernel's files are.
     """
     module = Module(environ)
+    here = (
+        *module.checks(),
+        *machine_checks(machine or Machine(), simulated=module.simulated),
+    )
+    if is_relayed(options):
+        clock = clock_check(lambda: {_DOCUMENT: module.clock_offset})
+        return (*here, clock, *relay_checks(options, environ))
     way = Way(options, wish.key, environ)
     access = Access(options, wish, way, environ)
     credentials, permission = access.checks()
     return (
-        *module.checks(),
-        *machine_checks(machine or Machine(), simulated=module.simulated),
+        *here,
         *way.checks(),
-        clock_check(
-            lambda: {
-                "the document's timestamp": module.clock_offset,
-                "KMS' Date": way.clock_offset,
-            }
-        ),
+        clock_check(lambda: {_DOCUMENT: module.clock_offset, "KMS' Date": way.clock_offset}),
         credentials,
         permission,
     )

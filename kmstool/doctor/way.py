@@ -8,13 +8,10 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from kmstool.arn import KeyArn
 from kmstool.caveats import CUSTOM_ROOTS
+from kmstool.doctor.certificate import end_of, root_of
 from kmstool.doctor.handshake import key_exchange_group
 from kmstool.doctor.server_hello import GROUPS, HYBRID
 from kmstool.enclave.exchange import parse_http_date
@@ -95,8 +92,8 @@ class Way:
         with self._open_tls(deadline) as tls:
             version = tls.version()
             cipher = (tls.cipher() or ("unknown",))[0]
-            ends = _end_of(tls)
-            root = _root_of(tls)
+            ends = end_of(tls)
+            root = root_of(tls)
         return fine(
             f"{version}, {cipher}; the certificate for {way.host} ends {ends:%Y-%m-%d}, and"
             f" its chain leads to {root or 'one of the roots'}",
@@ -180,23 +177,3 @@ class Way:
         return open_tls(
             self._first(deadline), host=way.host, roots_pem=way.roots_pem, deadline=deadline
         )
-
-
-def _end_of(tls: ssl.SSLSocket) -> datetime:
-    der = tls.getpeercert(binary_form=True)
-    assert der is not None  # noqa: S101 - the handshake would have failed
-    return x509.load_der_x509_certificate(der).not_valid_after_utc.astimezone(UTC)
-
-
-def _root_of(tls: ssl.SSLSocket) -> str | None:
-    """The common name of the root that the verified chain ends in, where this Python can tell."""
-    chain = getattr(tls, "get_verified_chain", None)  # since Python 3.13
-    if chain is not None:
-        der = chain()[-1]
-    else:
-        inner = getattr(getattr(tls, "_sslobj", None), "get_verified_chain", None)
-        if inner is None:
-            return None
-        der = ssl.PEM_cert_to_DER_cert(inner()[-1].public_bytes())
-    names = x509.load_der_x509_certificate(der).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(names[0].value) if names else None

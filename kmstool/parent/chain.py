@@ -137,15 +137,8 @@ class Chain:
             )
 
     def _assume(self, session: Any, method: str) -> Issued:
-        from botocore.config import Config  # noqa: PLC0415
-
-        config = Config(
-            retries={"total_max_attempts": 1},  # whoever keeps them tries again
-            connect_timeout=limits.CONNECT_TIMEOUT,
-            read_timeout=limits.STS_SECONDS,
-        )
         region = session.get_config_variable("region") or self._region
-        client = session.create_client("sts", region_name=region, config=config)
+        client = session.create_client("sts", region_name=region, config=_sts_config())
         try:
             answer: Any = client.assume_role(**self._request)["Credentials"]
         finally:
@@ -167,6 +160,46 @@ def chain_of(settings: CredentialsSettings, *, session_policy: str | None) -> Ch
         role_session_name=settings.role_session_name,
         duration_seconds=settings.duration_seconds,
         region=settings.only_kms[0].region if settings.only_kms else None,
+    )
+
+
+def caller_identity(issued: Issued, *, region: str | None) -> str:
+    """The ARN of whom the credentials are, as STS says it (GetCallerIdentity needs no permission).
+
+    Raises:
+        CredentialsError: STS refused or could not be asked; the message holds no secret.
+    """
+    from botocore.session import Session  # noqa: PLC0415
+
+    _silence_botocore()
+    reason, hint = "", None
+    try:
+        session = Session()
+        client: Any = session.create_client(
+            "sts",
+            region_name=session.get_config_variable("region") or region,
+            aws_access_key_id=issued.access_key_id,
+            aws_secret_access_key=issued.secret_access_key,
+            aws_session_token=issued.session_token,
+            config=_sts_config(),
+        )
+        try:
+            arn = client.get_caller_identity()["Arn"]
+            return printable(str(arn)[: limits.PEER_MESSAGE_PRINT_MAX])
+        finally:
+            client.close()
+    except Exception as error:  # noqa: BLE001 - as in `Chain`
+        reason, hint = _explain(error)
+    raise CredentialsError(reason, hint=hint)
+
+
+def _sts_config() -> Any:
+    from botocore.config import Config  # noqa: PLC0415
+
+    return Config(
+        retries={"total_max_attempts": 1},  # whoever keeps them tries again
+        connect_timeout=limits.CONNECT_TIMEOUT,
+        read_timeout=limits.STS_SECONDS,
     )
 
 
