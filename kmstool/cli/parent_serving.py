@@ -5,18 +5,22 @@ A service works on threads of its own; the main thread waits for a signal. SIGTE
 way. systemd is told, where it asked (`kmstool/parent/notify.py`).
 """
 
+import contextlib
 import json
 import math
+import select
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
+from kmstool import limits
 from kmstool.cli import console
 from kmstool.cli.exit_codes import ExitCode
 
@@ -64,15 +68,18 @@ def reporter(log_format: str) -> Report:
 
     A line may be a subclass of str that has `fields`, a mapping: under `json` they are members of
     the object, beside `time` and `message`.
+
+    Whoever reads stderr may be stuck (a full pipe). Threads wait for it; the main thread, which
+    answers signals, waits `limits.FORWARD_LOG_SECONDS` and goes on without the line.
     """
-    return console.note if log_format == "text" else _report_json
+    return _note if log_format == "text" else _report_json
 
 
 def serve_until_signal(
     start: Callable[[], AbstractContextManager[T]],
     *,
     ready: Iterable[str] = (),
-    report: Report = console.note,
+    report: Report | None = None,
     reload: Callable[[T], str | None] | None = None,
     alive: Callable[[T], bool] | None = None,
 ) -> NoReturn:
@@ -89,6 +96,7 @@ def serve_until_signal(
     """
     from kmstool.parent.notify import Notifier  # noqa: PLC0415 - not for --help
 
+    report = report or _note
     notifier = Notifier()
     # What the caller ignores (nohup) stays ignored; Linux would queue it all the same.
     held = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
@@ -135,10 +143,43 @@ def _next_signal(
 _lock = threading.Lock()
 
 
+def _note(line: str) -> None:
+    with _turn() as mine:
+        if mine:
+            console.note(line)
+
+
 def _report_json(line: str) -> None:
     fields = {"time": _now(), "message": str(line), **getattr(line, "fields", {})}
-    with _lock:
-        console.bare(json.dumps(fields, ensure_ascii=True))
+    with _turn() as mine:
+        if mine:
+            console.bare(json.dumps(fields, ensure_ascii=True))
+
+
+@contextlib.contextmanager
+def _turn() -> Iterator[bool]:
+    """Waits until stderr takes a line, and says whether it does; one thread at a time.
+
+    A thread that waits holds no lock of Python's own streams: flushing them at the end of the
+    process would otherwise wait for the reader as well, without a bound.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not _lock.acquire(timeout=limits.FORWARD_LOG_SECONDS if main else -1):
+        yield False
+        return
+    try:
+        yield _takes_a_line(limits.FORWARD_LOG_SECONDS if main else None)
+    finally:
+        _lock.release()
+
+
+def _takes_a_line(seconds: float | None) -> bool:
+    try:
+        waiting = select.poll()
+        waiting.register(sys.stderr, select.POLLOUT)
+        return bool(waiting.poll(None if seconds is None else seconds * 1_000))
+    except (AttributeError, OSError, ValueError):  # none, closed, or none of the system's
+        return True
 
 
 def _now() -> str:
