@@ -88,7 +88,7 @@ def _advice(policy: Policy, decision: Decision, request: Request) -> list[str]:
     if decision.allowed:
         return []
     if decider is not None and decider.undecided:
-        return causes_of_unknown(decider, request)
+        return causes_of_unknown(decider)
     if decider is not None:
         return causes_of_deny(policy.statements[decider.index], decider, request)
     best = nearest(decision.statements)

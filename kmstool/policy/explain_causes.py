@@ -60,7 +60,7 @@ def causes_of_deny(statement: Statement, result: StatementResult, request: Reque
     return found
 
 
-def causes_of_unknown(result: StatementResult, request: Request) -> list[str]:
+def causes_of_unknown(result: StatementResult) -> list[str]:
     """What would have to be known."""
     found = _unknown_causes(result)
     if not result.principal_matched:
@@ -70,8 +70,7 @@ def causes_of_unknown(result: StatementResult, request: Request) -> list[str]:
         )
     if not result.resource_matched:
         found.append(result.resource_reason)
-    failed = [one for one in result.conditions if not one.matched and not one.undecided]
-    return found + attestation_causes([o for o in failed if is_attestation(o.key)], request)
+    return found
 
 
 def _excludes(one: ConditionResult) -> bool:

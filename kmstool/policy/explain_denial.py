@@ -37,7 +37,7 @@ def denial_hint(
     """
     caller = _caller(said) or _somebody(policy)
     if caller is None:
-        return "nobody may use the key: it names no role"
+        return "nothing can be said: it names no role, and KMS did not say who called"
     keys = call_keys(action, str(parse_key_arn(key_arn)))
     if encryption_algorithm is not None:
         keys["kms:encryptionalgorithm"] = (encryption_algorithm,)

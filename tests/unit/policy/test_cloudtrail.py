@@ -74,6 +74,13 @@ def test_registers_that_cloudtrail_does_not_record_are_unknown() -> None:
     assert "CloudTrail records PCR0 to PCR4 and PCR8 alone" in found.reason
 
 
+def test_without_pcr0_the_image_is_unknown() -> None:
+    recipient = {name: value for name, value in RECIPIENT.items() if not name.endswith("Digest")}
+    event = read(additionalEventData={"recipient": recipient})
+    found = explained(event, wanting(StringEquals={"kms:RecipientAttestation:ImageSha384": "x"}))
+    assert found.verdict is Verdict.UNKNOWN
+
+
 def test_an_operation_without_recipient_has_none() -> None:
     event = read(eventName="Encrypt", additionalEventData=None)
     found = explained(event, but(Action="kms:*"))

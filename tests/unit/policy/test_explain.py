@@ -201,3 +201,34 @@ def test_the_keys_of_a_call_that_nobody_makes_for_another() -> None:
     assert keys["kms:viaservice"] == ()
     assert keys["aws:requestedregion"] == ("eu-central-1",)
     assert "kms:encryptionalgorithm" not in keys
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        (
+            but(Principal={"AWS": ["AROAEXAMPLE123456789", f"arn:aws:iam::{ACCOUNT}:role/x"]}),
+            "AROAEXAMPLE123456789 in the policy is the id of a role or user that was deleted",
+        ),
+        (
+            {name: value for name, value in ENCLAVE.items() if name != "Action"},
+            'statement "Enclave" has no Action: KMS takes such a statement, and it has no effect',
+        ),
+        (
+            wanting(StringEquals={"kms:RecipientAttestation:ImageSha384": "b0" * 48}),
+            "PCR0 is a0a0a0a0…, the policy wants b0b0b0b0…",
+        ),
+        (
+            wanting(StringLike={"kms:RecipientAttestation:PCR0": "b0*"}),
+            'PCR0 is a0a0a0a0…, the policy wants "b0*"',
+        ),
+        (
+            wanting(StringEquals={"kms:RecipientAttestation:PCR0": "${aws:PrincipalAccount}"}),
+            "PCR0 is a0a0a0a0…, the policy wants",
+        ),
+    ],
+)
+def test_more_sentences(statement: dict[str, Any], says: str) -> None:
+    found = explained(statement)
+    assert found.verdict is Verdict.DENIED
+    assert any(says in one for one in found.advice), found.advice
