@@ -54,7 +54,7 @@ COMMANDS = (
         "inspect",
         "kmstool.cli.inspect",
         "inspect",
-        "Show what a CMS, attestation document or sealed file says, unverified.",
+        "Show what a CMS, attestation document, sealed file or enclave image says, unverified.",
     ),
     Entry("policy", "kmstool.cli.policy", "group", "Write, check and explain key policies."),
     Entry("doctor", "kmstool.cli.doctor", "doctor", "Check each link of the chain to KMS."),
