@@ -39,17 +39,27 @@ def _allow_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", connect)
 
 
+def _vsock(monkeypatch: pytest.MonkeyPatch) -> Way:
+    reason = why_no_vsock()
+    if reason is not None:
+        pytest.skip(reason)
+    _allow_loopback(monkeypatch)
+    return vsock_way()
+
+
+@pytest.fixture
+def vsock(monkeypatch: pytest.MonkeyPatch, no_real_vsock: None) -> Way:
+    """The one way whose peers have CIDs."""
+    return _vsock(monkeypatch)
+
+
 @pytest.fixture(params=["unix", "vsock"])
 def way(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, no_real_vsock: None
 ) -> Iterator[Way]:
     """How clients get to the forwarder."""
     if request.param == "vsock":
-        reason = why_no_vsock()
-        if reason is not None:
-            pytest.skip(reason)
-        _allow_loopback(monkeypatch)
-        yield vsock_way()
+        yield _vsock(monkeypatch)
         return
     folder = Path(tempfile.mkdtemp(prefix="kmstool-"))  # pytest's own may be too long for a socket
     yield unix_way(folder)

@@ -80,7 +80,7 @@ def test_targets_that_stop_reading_take_a_bounded_memory(way: Way, target: Targe
             offered = 0
             for sock in stuck:
                 sock.sendall(request("Q"))
-                sock.settimeout(0.5)
+                sock.settimeout(0.25)
                 with contextlib.suppress(TimeoutError):
                     for piece in pieces(1, 256 * MIB):
                         sock.sendall(piece)
@@ -136,6 +136,15 @@ def test_a_client_that_leaves_its_answer_unread_is_an_error_for_the_target(way: 
         until(lambda: forward.open == 0)
 
 
+def test_forty_bulk_transfers_at_once(way: Way, target: Target) -> None:
+    """More than there are pipes: they are lent, given back, and missed, and no byte is."""
+    with ForwardProcess(way, target.address) as forward:
+        transfers = [Exchange(way, there=MIB, back=3 * MIB, seed=n) for n in range(40)]
+        for exchange in transfers:
+            exchange.result()
+        until(lambda: forward.open == 0)
+
+
 @contextlib.contextmanager
 def target_pair(way: Way, target: TestTarget) -> Iterator[tuple[socket.socket, socket.socket]]:
     with way.connect() as client, target.accept() as far:
@@ -158,6 +167,7 @@ def test_clients_that_vanish_in_the_middle_of_everything(way: Way, target: Targe
         until(lambda: forward.open == 0)
 
 
+@pytest.mark.long
 def test_five_thousand_connections_against_a_limit_of_500(
     way: Way, target: Target, many_descriptors: None
 ) -> None:
@@ -228,7 +238,7 @@ def test_a_flood_of_short_connections_delays_transfers_and_breaks_none(
         number = 0
         while any(one.is_alive() for one in steady) and number < 20_000:
             number += 1
-            with contextlib.suppress(ConnectionResetError), way.connect() as sock:
+            with contextlib.suppress(ConnectionError), way.connect() as sock:  # refused
                 if number % 2:
                     sock.sendall(b"?")
         assert number > 20
@@ -237,8 +247,9 @@ def test_a_flood_of_short_connections_delays_transfers_and_breaks_none(
         until(lambda: forward.open == 0)
 
 
+@pytest.mark.long
 def test_idle_and_life_time_each_end_what_they_are_for(way: Way) -> None:
-    options = ("--idle-seconds", "1", "--lifetime-seconds", "3")
+    options = ("--idle-seconds", "2", "--lifetime-seconds", "4")
     with (
         TestTarget() as target,
         ForwardProcess(way, f"127.0.0.1:{target.port}", *options) as forward,
@@ -260,12 +271,12 @@ def test_idle_and_life_time_each_end_what_they_are_for(way: Way) -> None:
                         assert piece == stream(9, offset, 10)
                         offset += 10
                     time.sleep(0.1)
-            assert time.monotonic() - began >= 3
+            assert time.monotonic() - began >= 4
             assert offset > 0
             assert ends(idle) in ("closed", "reset")
             assert ends(idle_far) == "reset"
-        assert forward.said("idle for 1 seconds")
-        assert forward.said("its life of 3 seconds was over")
+        assert forward.said("idle for 2 seconds")
+        assert forward.said("its life of 4 seconds was over")
         assert forward.open == 0
 
 

@@ -77,7 +77,7 @@ def connects(way: Way) -> bool:
 
 
 def test_draining_under_load_has_an_end(way: Way, target: Target) -> None:
-    """Streams without an end: what arrived is right, and everybody hears that it is over."""
+    """Streams without an end, two of them stuck: what arrived is right, and all hear of it."""
     with (
         ForwardProcess(way, target.address, "--drain-seconds", "1") as forward,
         crowd(way, 5) as readers,
@@ -87,9 +87,10 @@ def test_draining_under_load_has_an_end(way: Way, target: Target) -> None:
             assert take(sock, 1) == stream(n, 0, 1)
         began = time.monotonic()
         forward.process.send_signal(signal.SIGTERM)
-        found = [Reader(sock, n) for n, sock in enumerate(readers)]
+        found = [Reader(sock, n) for n, sock in enumerate(readers[:3])]
         assert forward.process.wait(20) == TERMINATED
         assert time.monotonic() - began >= 1
+        found += [Reader(sock, n) for n, sock in enumerate(readers[3:], 3)]
         for reader in found:
             reader.join(20)
             assert reader.count > 1, reader.error
@@ -238,13 +239,14 @@ def settable_clock(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return file, variables
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", ["+3650d", "-3650d"])
 def test_the_clock_is_set(
     way: Way, target: Target, settable_clock: tuple[Path, dict[str, str]], step: str
 ) -> None:
     """By ten years: no connection ends of it, none lives longer, and the log has the new time."""
     clock, variables = settable_clock
-    options = ("--idle-seconds", "2", "--log-format", "json")
+    options = ("--idle-seconds", "3", "--log-format", "json")
     with ForwardProcess(way, target.address, *options, env=variables) as forward:
         with crowd(way, 1) as (idle,):
             go = threading.Event()
@@ -260,5 +262,5 @@ def test_the_clock_is_set(
             transfer.result()
             assert ends(idle) in ("closed", "reset")
             assert time.monotonic() - began >= 1
-            forward.said("idle for 2 seconds")
+            forward.said("idle for 3 seconds")
         assert forward.end() == TERMINATED
