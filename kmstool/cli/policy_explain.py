@@ -77,7 +77,7 @@ class _Asked(NamedTuple):
 @click.option(
     "--pcr-from",
     metavar="FILE",
-    help="The caller's image: what nitro-cli build-enclave printed, or a document of it.",
+    help="The caller's image (EIF), what nitro-cli build-enclave printed, or a document of it.",
 )
 @click.option(
     "--log",
