@@ -60,9 +60,11 @@ class Access:
 
     def checks(self) -> tuple[Check, ...]:
         """In their order."""
+        # The emulator's are named in its directory, which the settings are read from.
+        first = ("settings",) if "KMSTOOL_EMULATOR" in self._environ else ()
         needs = ("attestation", "kms", "credentials")
         return (
-            Check("credentials", self._options.timeout, self._load),
+            Check("credentials", self._options.timeout, self._load, needs=first),
             Check("permission", self._options.timeout, self._ask, needs=needs),
         )
 

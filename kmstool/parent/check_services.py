@@ -60,11 +60,11 @@ class Services:
                 "there is no file of `kmstool parent up` here", "name it with --config FILE"
             )
         reading = self._read()
+        self.configuration = reading.configuration  # of a file with mistakes, what is right in it
         if reading.mistakes:
             first, count = reading.mistakes[0], len(reading.mistakes)
             words = str(first) if count == 1 else f"{count} mistakes, the first: {first}"
             return wrong(words, "see them all: kmstool parent up --check --config FILE")
-        self.configuration = reading.configuration
         return fine("no mistake in it", lines=tuple(describe(reading.configuration)))
 
     def _routes(self) -> tuple[Address, ...]:
