@@ -69,8 +69,9 @@ def reporter(log_format: str) -> Report:
     A line may be a subclass of str that has `fields`, a mapping: under `json` they are members of
     the object, beside `time` and `message`.
 
-    Whoever reads stderr may be stuck (a full pipe). Threads wait for it; the main thread, which
-    answers signals, waits `limits.FORWARD_LOG_SECONDS` and goes on without the line.
+    Whoever reads stderr may be stuck (a full pipe). A thread that serves, or answers signals, waits
+    `limits.FORWARD_LOG_SECONDS` and goes on without its line; the journal's, which does nothing
+    else (kmstool/parent/journal.py), waits until there is a reader.
     """
     return _note if log_format == "text" else _report_json
 
@@ -163,12 +164,14 @@ def _turn() -> Iterator[bool]:
     A thread that waits holds no lock of Python's own streams: flushing them at the end of the
     process would otherwise wait for the reader as well, without a bound.
     """
-    main = threading.current_thread() is threading.main_thread()
-    if not _lock.acquire(timeout=limits.FORWARD_LOG_SECONDS if main else -1):
+    from kmstool.parent.journal import THREAD  # noqa: PLC0415 - not for --help
+
+    patient = threading.current_thread().name == THREAD
+    if not _lock.acquire(timeout=-1 if patient else limits.FORWARD_LOG_SECONDS):
         yield False
         return
     try:
-        yield _takes_a_line(limits.FORWARD_LOG_SECONDS if main else None)
+        yield _takes_a_line(None if patient else limits.FORWARD_LOG_SECONDS)
     finally:
         _lock.release()
 

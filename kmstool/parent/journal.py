@@ -8,9 +8,12 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from kmstool import limits
 from kmstool.parent.metrics import Counter
+
+THREAD: Final = "log"  # its name, by which a report knows who may wait without end
 
 
 class LogLine(str):
@@ -41,7 +44,7 @@ class Journal:
         self._lines: deque[str] = deque()
         self._ready = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
         self._thread.start()
 
     def __call__(self, line: str) -> None:
