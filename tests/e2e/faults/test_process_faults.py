@@ -1,6 +1,5 @@
 """The forwarder's process: killed and started again, signals under load, a clock that is set."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -186,28 +185,6 @@ def test_a_storm_of_signals_breaks_nothing(way: Way, target: Target) -> None:
             exchange.result()
         Exchange(way).result()
         assert forward.end() == TERMINATED
-
-
-def test_a_log_that_nobody_reads_stops_neither_transfers_nor_the_end(
-    way: Way, target: Target
-) -> None:
-    """stderr is a full pipe, as under a supervisor that hangs."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    forward = ForwardProcess(way, target.address, stderr=writer)
-    try:
-        until(lambda: connects(way))
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(writer, b"x")
-        os.set_blocking(writer, True)  # one flag for both processes
-        for n in range(100):
-            Exchange(way, seed=n % 7, there=1_000, back=1_000).result()
-        assert forward.end() == TERMINATED
-    finally:
-        forward.close()
-        os.close(reader)
-        os.close(writer)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_the_target_is_killed_in_mid_transfer(way: Way) -> None:
             until(lambda: forward.open == 0)
             with way.connect() as sock:  # nobody there
                 assert ends(sock) in ("closed", "reset")
-            assert forward.refused("target-refuses") == 1
+            until(lambda: forward.refused("target-refuses") == 1)
             with Target(port=port):
                 Exchange(way, there=MIB, back=MIB).result()
 
@@ -83,7 +83,7 @@ def test_a_target_whose_queue_is_full(way: Way) -> None:
                 for client in clients:
                     assert ends(client) in ("closed", "reset")
             assert time.monotonic() - began >= 1
-            assert forward.refused("target-does-not-answer") == 20
+            until(lambda: forward.refused("target-does-not-answer") == 20)
             assert forward.open == 0
         for sock in waiting:
             sock.close()
