@@ -1,5 +1,6 @@
 """What goes in comes out: both ways, in any order, with every way to end a direction."""
 
+import errno
 import hashlib
 import random
 import socket
@@ -293,6 +294,20 @@ def test_a_client_that_goes_away_in_the_middle_is_an_error_for_the_target(tmp_pa
         assert not thread.is_alive()
         assert isinstance(thread.error, ConnectionError) or ends(far) == "reset"
         assert forwarding.line().fields["ended"] in ("the client went away", "reset by the client")
+
+
+def test_an_answer_that_nobody_took_is_an_error_for_the_target(tmp_path: Path) -> None:
+    with (
+        TestTarget() as target,
+        Forwarding(target.target, tmp_path) as forwarding,
+        pair(forwarding, target) as (client, far),
+    ):
+        client.close()
+        assert read_all(far) == b""
+        far.sendall(b"answer")
+        assert forwarding.line().fields["ended"] == "the client went away"
+        # It has read the client's end already: a reset then is EPIPE, and not to be read.
+        wait_until(lambda: far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EPIPE)
 
 
 def test_a_client_gone_while_nothing_moves_is_noticed_at_its_half_close(tmp_path: Path) -> None:
