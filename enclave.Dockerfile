@@ -31,6 +31,7 @@ COPY \
     kmstool/create_key.py \
     kmstool/endpoint.py \
     kmstool/errors.py \
+    kmstool/findings.py \
     kmstool/framing.py \
     kmstool/holders.py \
     kmstool/limits.py \
@@ -41,6 +42,7 @@ COPY \
     /build/rooms/kmstool/
 COPY kmstool/attestation /build/rooms/kmstool/attestation/
 COPY kmstool/cli /build/rooms/kmstool/cli/
+COPY kmstool/doctor /build/rooms/kmstool/doctor/
 COPY kmstool/enclave /build/rooms/kmstool/enclave/
 COPY kmstool/policy /build/rooms/kmstool/policy/
 COPY kmstool/roots /build/rooms/kmstool/roots/
