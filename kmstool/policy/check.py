@@ -8,7 +8,9 @@ policy-check.md was found, not that the policy is the one you want.
 Never: evaluates a request (`evaluate.py`). Never sees grants and the key: `check_key.py`.
 """
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from kmstool.policy import check_pcrs
 from kmstool.policy import check_rules as rules
@@ -23,16 +25,25 @@ from kmstool.policy.actions import (
 )
 from kmstool.policy.build import IMAGE_PCRS
 from kmstool.policy.check_rules import Finding, Weight
-from kmstool.policy.operators import Quantifier
 from kmstool.policy.parse import Condition, Effect, Policy, PrincipalKind, Statement, read_policy
 from kmstool.policy.printable import shown
 
 __all__ = ["Finding", "Weight", "check_policy"]
 
-# What says whose callers are meant by "*".
-_CALLER_KEYS = frozenset(
-    {"kms:calleraccount", "aws:principalaccount", "aws:principalorgid", "aws:principalarn"}
-)
+# What says whose callers are meant by "*": one account or organisation in each value, whatever the
+# operator makes of stars.
+_ACCOUNT = re.compile(r"[0-9]{12}")
+_CALLER_KEYS: Final = {
+    "kms:calleraccount": _ACCOUNT,
+    "aws:principalaccount": _ACCOUNT,
+    "aws:principalorgid": re.compile(r"[^*?]+"),
+    "aws:principalarn": re.compile(r"arn:aws[a-z-]*:(?:iam|sts)::[0-9]{12}:.+"),
+}
+# These compare part by part. In StringLike a star reaches over colons, and a role's path may hold
+# them: arn:*:iam::ACCOUNT:role/NAME fits a role of any account.
+_OF_ANY_PARTITION = re.compile(r"arn:[^:]*:(?:iam|sts)::[0-9]{12}:.+")
+_BY_PARTS: Final = ("ArnEquals", "ArnLike")
+_NAMING: Final = ("StringEquals", "StringEqualsIgnoreCase", "StringLike", *_BY_PARTS)
 
 
 def check_policy(text: str) -> tuple[Finding, ...]:
@@ -159,15 +170,19 @@ def _accounts(statement: Statement) -> Iterator[Finding]:
 
 
 def _names_callers(condition: Condition) -> bool:
+    """Whether it holds for callers of accounts or organisations that it names, and for no others.
+
+    A policy variable names nobody: ${aws:PrincipalAccount} is the caller's own, whoever calls.
+    """
     operator = condition.operator
-    return (
-        condition.key.isascii()  # which the Kelvin sign is not, although its small letter is a k
-        and condition.key.lower() in _CALLER_KEYS
-        and not check_pcrs.passes_when_missing(condition)
-        and operator.base != "Null"
-        and operator.quantifier in (None, Quantifier.ANY)
-        and not any(value.strip("*") == "" for value in condition.values)
-    )
+    # To IAM the Kelvin sign is no k, although its small letter is one.
+    form = _CALLER_KEYS.get(condition.key.lower()) if condition.key.isascii() else None
+    if form is None or condition.has_variables or operator.base not in _NAMING:
+        return False
+    if operator.base in _BY_PARTS:
+        form = _OF_ANY_PARTITION
+    named = all(form.fullmatch(value) for value in condition.values)
+    return named and not check_pcrs.passes_when_missing(condition)
 
 
 def _of_denies(policy: Policy) -> Iterator[Finding]:

@@ -158,11 +158,9 @@ def _of_register(statement: Statement, condition: Condition, name: str) -> Itera
     if not operator.base.startswith("String"):
         yield found(rules.PCR_OPERATOR, f"PCR{index} is compared by {operator}")
         return
-    if "Like" in operator.base and any(map(has_wildcard, condition.values)):
+    if patterns := [one for one in condition.values if _is_pattern(condition, one)]:
         yield found(
-            rules.PCR_WILDCARD,
-            f"PCR{index} is compared with the pattern"
-            f" {shown(next(filter(has_wildcard, condition.values)))}",
+            rules.PCR_WILDCARD, f"PCR{index} is compared with the pattern {shown(patterns[0])}"
         )
         return
     yield from _of_values(statement, condition, index)
@@ -171,6 +169,12 @@ def _of_register(statement: Statement, condition: Condition, name: str) -> Itera
         rule = rules.CASE_SENSITIVE_HEX if capitals else rules.CASE_SENSITIVE_OPERATOR
         has = "a value in capitals" if capitals else "a value"
         yield found(rule, f"PCR{index} is compared by {operator} with {has}")
+
+
+def _is_pattern(condition: Condition, value: str) -> bool:
+    """Whether more than one value fits: by wildcards or a variable, perhaps of itself."""
+    wild = "Like" in condition.operator.base and has_wildcard(value)
+    return wild or (condition.has_variables and "${" in value)
 
 
 def _of_values(statement: Statement, condition: Condition, index: int) -> Iterator[Finding]:

@@ -89,7 +89,7 @@ NOT_A_PCR = _mistake(
 )
 PCR_WILDCARD = _mistake(
     "pcr-wildcard",
-    "a pattern is compared with a PCR, so other images match as well",
+    "a pattern or a policy variable is compared with a PCR, so other images match as well",
     "write the whole value, with StringEqualsIgnoreCase",
 )
 PCR_OPERATOR = _mistake(

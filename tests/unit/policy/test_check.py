@@ -221,6 +221,7 @@ def test_lists_in_denies_mix_images() -> None:
         ({"StringEqualsIgnoreCase": {f"{ATTESTATION}NitroTPMPCR0": "a1" * 48}}, "no-attestation"),
         ({"StringEquals": {f"{ATTESTATION}PCR0": "A1" * 48}}, "case-sensitive-hex"),
         ({"StringLike": {f"{ATTESTATION}PCR0": "?" * 96}}, "pcr-wildcard"),
+        ({"StringEquals": {f"{ATTESTATION}PCR0": f"${{{ATTESTATION}PCR0}}"}}, "pcr-wildcard"),
         ({"ArnLike": {f"{ATTESTATION}PCR0": "arn:aws:iam::*:role/*"}}, "pcr-operator"),
         ({"StringEquals": {"kms:ViaService": "s3.eu-west-1.amazonaws.com"}}, "no-attestation"),
         # To IAM U+212A is no letter K, so this is no key of KMS'.
@@ -271,6 +272,26 @@ def test_small_letters_may_be_compared_case_sensitively() -> None:
         ({"ForAllValues:StringEquals": {"kms:CallerAccount": ACCOUNT}}, True),
         ({"Null": {"kms:CallerAccount": "false"}}, True),
         ({"StringEquals": {"kms:ViaService": ACCOUNT}}, True),
+        # Patterns that more than one account fits, and strangers make roles of any name.
+        ({"StringLike": {"kms:CallerAccount": "?*"}}, True),
+        ({"StringLike": {"kms:CallerAccount": "?" * 12}}, True),
+        ({"StringLike": {"aws:PrincipalAccount": "1*"}}, True),
+        ({"StringLike": {"aws:PrincipalOrgID": "o-*"}}, True),
+        ({"StringEquals": {"kms:CallerAccount": [ACCOUNT, "*"]}}, True),
+        ({"StringEquals": {"kms:CallerAccount": int(ACCOUNT)}}, False),
+        ({"NumericGreaterThan": {"kms:CallerAccount": "0"}}, True),
+        ({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/enclave"}}, True),
+        ({"ForAnyValue:ArnEquals": {"aws:PrincipalArn": "arn:aws:iam::????????????:role/e"}}, True),
+        ({"StringLike": {"aws:PrincipalArn": "arn:*:role/enclave"}}, True),
+        ({"StringLike": {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}*"}}, True),
+        ({"StringLike": {"aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:role/*"}}, False),
+        # A path may hold ":iam::ACCOUNT:role/", and this star reaches over colons; ArnLike's not.
+        ({"StringLike": {"aws:PrincipalArn": f"arn:*:iam::{ACCOUNT}:role/enclave"}}, True),
+        ({"ArnLike": {"aws:PrincipalArn": f"arn:*:iam::{ACCOUNT}:role/enclave"}}, False),
+        # Variables that are equal to themselves, whoever calls.
+        ({"StringEquals": {"kms:CallerAccount": "${aws:PrincipalAccount}"}}, True),
+        ({"StringEquals": {"aws:PrincipalOrgID": "${aws:PrincipalOrgID}"}}, True),
+        ({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::${aws:PrincipalAccount}:role/e"}}, True),
     ],
 )
 def test_whom_a_star_lets_in(condition: dict[str, Any], open_to_anyone: bool) -> None:
