@@ -102,7 +102,10 @@ def doctor(
       kmstool doctor --parent --config kmstool-parent.toml
       kmstool emulator run -- kmstool doctor
     """
-    where = where or ("inside" if _is_inside() else "parent")
+    if where is None:
+        where = "inside" if _is_inside() else "parent"
+        if where == "parent":
+            console.note("there is no /dev/nsm, so this is taken for a parent (else: --inside)")
     _only_where(where)
     key_id = key_id if key_id is not None else os.environ.get(KEY_ID_VARIABLE)
     key = parse_key_arn(key_id) if key_id else None

@@ -57,8 +57,8 @@ class Paper:
             text = f"not tried: {text}"
         head = f"{mark} {finding.check:<{self._column}} "
         lines = self._broken(text, head)
-        for line in outcome.lines:
-            lines += self._broken(line, " " * len(head))
+        # Whole: what somebody compares (a PCR) must come out of the terminal as it went in.
+        lines += [" " * len(head) + self._shown(line) for line in outcome.lines]
         if outcome.advice is not None:
             lines += self._broken(f"do: {outcome.advice}", " " * len(head))
         if self._colours:
@@ -70,8 +70,7 @@ class Paper:
         self._stream.flush()
 
     def _broken(self, text: str, head: str) -> list[str]:
-        shown = console.printable(text).encode(self._encoding, "backslashreplace")
-        plain = shown.decode(self._encoding)
+        plain = self._shown(text)
         if not self._width:
             return [head + plain]
         return textwrap.wrap(
@@ -80,7 +79,12 @@ class Paper:
             initial_indent=head,
             subsequent_indent=" " * len(head),
             break_on_hyphens=False,
+            break_long_words=False,
         )
+
+    def _shown(self, text: str) -> str:
+        shown = console.printable(text).encode(self._encoding, "backslashreplace")
+        return shown.decode(self._encoding)
 
 
 def _can_encode(text: str, encoding: str) -> bool:

@@ -31,13 +31,15 @@ def _clock(offsets: Mapping[str, float | None]) -> Outcome:
     known = {name: offset for name, offset in offsets.items() if offset is not None}
     if not known:
         return not_tried("neither a document nor an answer of KMS says what time it is")
+    worst = max(map(abs, known.values()))
     said = ", ".join(f"{name} {_span(offset)}" for name, offset in known.items())
     facts: dict[str, Fact] = {
         f"{name.split()[-1].lower()}_offset": round(offset, 3) for name, offset in known.items()
     }
-    worst = max(map(abs, known.values()))
+    if worst < 2:  # KMS' Date has whole seconds
+        said = f"it agrees within two seconds with {' and '.join(known)}"
     if worst <= CLOCK_SKEW_MAX:
-        return fine(f"{said}", facts=facts)
+        return fine(said, facts=facts)
     words = f"this clock is wrong, or others are: {said}"
     if worst > DOCUMENT_AGE_MAX:
         words += "; KMS refuses signatures and documents that are five minutes off"
@@ -46,6 +48,4 @@ def _clock(offsets: Mapping[str, float | None]) -> Outcome:
 
 
 def _span(offset: float) -> str:
-    if abs(offset) < 1:
-        return "agrees within a second"
     return f"is {abs(offset):.0f} s {'ahead' if offset > 0 else 'behind'}"

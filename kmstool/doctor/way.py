@@ -116,10 +116,9 @@ class Way:
         if number in HYBRID:
             return fine(f"{name}, which a quantum computer does not open", facts=facts)
         library = ssl.OPENSSL_VERSION.partition(" ")[2].partition(" ")[0]
-        able = ssl.OPENSSL_VERSION_INFO >= (3, 5)
-        why = "KMS took" if able else f"OpenSSL {library} of this image has no hybrid"
-        words = f"{name}; {why}"
-        words += " no hybrid with ML-KEM here" if able else " with ML-KEM: it comes with 3.5"
+        words = f"{name}; the OpenSSL here, {library}, has no hybrid with ML-KEM, which 3.5 brings"
+        if ssl.OPENSSL_VERSION_INFO >= (3, 5):
+            words = f"{name}; KMS took no hybrid with ML-KEM here"
         return fine(words, facts=facts)
 
     def _kms(self, deadline: Deadline) -> Outcome:
