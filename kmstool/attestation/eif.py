@@ -256,8 +256,6 @@ class _Parts:
                 f"a {_WORDS[kind]} stands before the {_WORDS[missing[0]]}",
                 "PCRs are hashed in the order of kernel, command line, ramdisks",
             )
-        if kind == "command-line" and "ramdisk" in before:
-            _refuse("the command line stands after a ramdisk")
         self._sections.append(EifSection(kind, size))
 
     def read_kernel(self, source: _Source, size: int, what: str) -> None:

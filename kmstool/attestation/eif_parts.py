@@ -94,12 +94,13 @@ def _bzimage_length(head: bytes) -> int:
     return (sectors + 1) * 512 + int(paragraphs) * 16
 
 
-_ARM64_MAGIC: Final = 56  # ARM\x64; the header has 64 bytes
+_ARM64_MAGIC: Final = 56  # ARM\x64
+_ARM64_HEADER: Final = 64  # bytes
 
 
 def _arm64_length(head: bytes, size: int) -> int | None:
     """From the EFI header where there is one: the Image header has the size in memory alone."""
-    if head[_ARM64_MAGIC : _ARM64_MAGIC + 4] != b"ARM\x64":
+    if len(head) < _ARM64_HEADER or head[_ARM64_MAGIC : _ARM64_MAGIC + 4] != b"ARM\x64":
         _refuse("the kernel is no arm64 Image, and the image says aarch64")
     (in_memory,) = struct.unpack_from("<Q", head, 16)
     if not 0 < in_memory <= limits.EIF_KERNEL_MAX:

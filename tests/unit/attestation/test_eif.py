@@ -98,11 +98,9 @@ def test_kernels_for_arm64() -> None:
     bare = arm64()
     assert not read(image(kernel=bare, flags=1)).kernel_length_checked
     assert read(image(kernel=bare, flags=1)).architecture == "aarch64"
-    efi = bytearray(bare)
-    efi[:2] = b"MZ"
-    kernel = with_pe(bytes(efi), [(1024, 1024), (2048, 2048)])
+    kernel = with_pe(MZ_ARM64, [(1024, 1024), (2048, 2048)])
     assert read(image(kernel=kernel, flags=1)).kernel_length_checked
-    signed = with_pe(bytes(efi), [(1024, 1024), (2048, 2048)], b"for Secure Boot")
+    signed = with_pe(MZ_ARM64, [(1024, 1024), (2048, 2048)], b"for Secure Boot")
     assert read(image(kernel=signed, flags=1)).kernel_length_checked
     for shifted in (kernel + b"r", kernel[:-1], signed + b"r"):
         with pytest.raises(InputError, match=r"the kernel has \d+ bytes, and by its own header"):
@@ -149,6 +147,7 @@ def _image(**change: object) -> Callable[[Image], Image]:
 
 
 START = 548
+MZ_ARM64 = b"MZ" + arm64()[2:]
 DEFECTS: dict[str, tuple[Callable[[Image], Image], str]] = {
     "another magic": (_image(magic=b".elf"), "begins with 2e656c66, not with 2e656966"),
     "version 3": (_image(version=3), "its version is 3, not 4"),
@@ -231,6 +230,18 @@ DEFECTS: dict[str, tuple[Callable[[Image], Image], str]] = {
     ),
     "x86 kernel as aarch64": (_image(flags=1), "the kernel is no arm64 Image"),
     "aarch64 kernel as x86": (_section(0, data=arm64()), "the kernel is no bzImage"),
+    "arm64 kernel of 63 bytes": (
+        lambda made: replace(_section(0, data=arm64()[:63])(made), flags=1),
+        "the kernel is no arm64 Image",
+    ),
+    "EFI header without sections": (
+        lambda made: replace(_section(0, data=with_pe(MZ_ARM64, []))(made), flags=1),
+        "the table of sections in the kernel's EFI header is beyond its start",
+    ),
+    "EFI header with sections beyond the start": (
+        lambda made: replace(_section(0, data=with_pe(MZ_ARM64, [(0, 1)] * 96))(made), flags=1),
+        "the table of sections in the kernel's EFI header is beyond its start",
+    ),
     "arm64 kernel larger than its memory": (
         lambda made: replace(_section(0, data=arm64(in_memory=4095))(made), flags=1),
         "the kernel has 4096 bytes, more than the 4095 of its Image header",
