@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from kmstool.policy.parse import Policy
 
 _COSE: Final = (b"\x84", b"\x9f", b"\xd2")  # the first byte of a document that is not base64
+_DOCUMENT_HINT: Final = (
+    "kmstool attest writes one, in an enclave; the policy is an argument of its own"
+)
 _NO_PRINCIPAL: Final = "give --principal, the ARN of the role (aws sts get-caller-identity)"
 
 
@@ -283,9 +286,10 @@ def _document(source: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     from kmstool.session import attestation_root  # noqa: PLC0415
 
     data = read_bytes(source, what="the document")
+    if not data.strip():
+        raise InputError("the document is empty", hint=_DOCUMENT_HINT)
     if not data.startswith(_COSE):
-        hint = "kmstool attest writes one, in an enclave; the policy is an argument of its own"
-        data = parse_base64(data, what="the document", hint=hint)
+        data = parse_base64(data, what="the document", hint=_DOCUMENT_HINT)
     document = parse_document(data)
     root, caveats = attestation_root()
     console.warn(caveats)

@@ -225,7 +225,8 @@ def test_the_key_and_its_grants(run: InProcess) -> None:
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [
-        ("", 3, "is not JSON"),
+        ("", 3, "the policy is empty"),
+        ("{", 3, "is not JSON"),
         ("{}", 3, "has no Statement"),
         ('{"Policy": "{}"}', 3, "has no Statement"),
         ("\x1b[31m", 3, "is not JSON"),

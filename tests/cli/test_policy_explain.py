@@ -174,6 +174,9 @@ def test_in_a_pipe(work: Path) -> None:
     assert (done.code, done.stdout[:11]) == (0, b"CloudTrail:")
     done = run_kmstool("policy", "explain", *CALL, directory=work, stdin=b"")
     assert (done.code, done.error) == (3, "the policy is empty")
+    arguments = ("policy", "explain", "policy.json", *CALL, "--document", "-")
+    done = run_kmstool(*arguments, directory=work, stdin=b"")
+    assert (done.code, done.error) == (3, "the document is empty")
 
 
 @pytest.mark.parametrize(
