@@ -1,9 +1,10 @@
-"""The options that every command has: `--strict`, `--allow-caveat`, `--verbose`.
+"""The options that every command has: `--strict`, `--allow-caveat`, `--verbose`; a type of some.
 
-They may stand before or after the command's name, or both; what is given anywhere holds. `kmstool
---help` imports this file, so it imports little.
+The options may stand before or after the command's name, or both; what is given anywhere holds.
+`kmstool --help` imports this file, so it imports little.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,6 +14,18 @@ from kmstool.caveats import CATALOGUE, Tolerance
 from kmstool.cli import console
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Seconds(click.FloatRange):
+    """A range that "nan" is outside of, too."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is not a number", param, ctx)
+        return float(seconds)
 
 
 class Common:

@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from kmstool import limits
-from kmstool.cli.common import common_options
+from kmstool.cli.common import Seconds, common_options
 from kmstool.cli.parent_serving import (
     allow_cid_option,
     log_format_option,
@@ -28,20 +27,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Seconds(click.FloatRange):
-    """A range that "nan" is outside of, too."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        seconds = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value} is not a number", param, ctx)
-        return float(seconds)
-
-
 def _limit_options(command: F) -> F:
-    seconds = _Seconds(min=0, max=limits.FORWARD_SECONDS_MAX, min_open=True)
+    seconds = Seconds(min=0, max=limits.FORWARD_SECONDS_MAX, min_open=True)
     count = click.IntRange(1, limits.FORWARD_CONNECTIONS_MAX)
     for name, kind, default, explanation in reversed(
         (
@@ -75,7 +62,7 @@ def _limit_options(command: F) -> F:
             ),
             (
                 "drain-seconds",
-                _Seconds(min=0, max=limits.FORWARD_SECONDS_MAX),
+                Seconds(min=0, max=limits.FORWARD_SECONDS_MAX),
                 limits.FORWARD_DRAIN_SECONDS,
                 "For open connections to end after SIGTERM.",
             ),

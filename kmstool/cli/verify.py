@@ -16,7 +16,7 @@ from kmstool.attestation.verify import STEPS, Expectations, is_debug, own_time, 
 from kmstool.birth import VerifiedBirth, verify_birth_certificate
 from kmstool.caveats import DEBUG_ENCLAVE, NOTHING_EXPECTED, Caveat
 from kmstool.cli import console
-from kmstool.cli.common import Common, common_options
+from kmstool.cli.common import Common, Seconds, common_options
 from kmstool.cli.expectations import BirthExpectations, birth_options
 from kmstool.cli.input import decode_input, read_bytes
 from kmstool.cli.options import BYTES, input_options
@@ -98,7 +98,7 @@ def _step(name: str) -> str:
 )
 @click.option(
     "--max-age",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     metavar="SECONDS",
     help="Refuse a document older than this.",
 )

@@ -63,6 +63,7 @@ def test_wrapped_base64_is_base64(ground: Ground, quick_key: None, in_process: I
         (("--encryption-context", "novalue"), "novalue", ""),
         (("--encryption-context", "a=1", "--encryption-context", "a=2"), "twice", ""),
         (("--timeout", "0"), "--timeout", ""),
+        (("--timeout", "nan"), "--timeout", ""),
         (("--format", "pem"), "pem", ""),
         (("--allow-caveat", "no-such"), "'no-such'", "simulated-nsm"),
         (("--any-key", "--key-id", KEY_ARN), "exclude each other", "--help"),

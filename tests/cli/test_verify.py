@@ -267,6 +267,7 @@ def test_measurements_under_a_release_key(run: InProcess, work: Path) -> None:
         "--as-of=yesterday",
         "--as-of=2026-06-01T12:00:00",
         "--max-age=-1",
+        "--max-age=nan",  # no age is over it
     ],
 )
 def test_options_that_are_wrong(run: InProcess, work: Path, option: str) -> None:

@@ -454,6 +454,11 @@ def test_age(age: int, passes: bool, newer: int) -> None:
     assert caught.value.step == "expectations"
 
 
+def test_an_age_that_is_no_number_is_over_everything() -> None:
+    with pytest.raises(DocumentError, match="seconds old"):
+        check(document(CHAIN), expectations=Expectations(max_age=float("nan")))
+
+
 @pytest.mark.parametrize(("ahead", "passes"), [(60, True), (61, False)])
 def test_a_document_from_the_future(ahead: int, passes: bool) -> None:
     data = document(CHAIN, timestamp=int(NOW.timestamp() + ahead) * 1000)
