@@ -6,6 +6,8 @@ become lines and an exit code.
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -16,10 +18,16 @@ from kmstool.caveats import Caveat
 from kmstool.cli import console
 from kmstool.cli.common import Common
 from kmstool.cli.examination import Paper
-from kmstool.cli.options import KEY_ID_VARIABLE, PairType, as_mapping, connection_options
+from kmstool.cli.options import (
+    KEY_ID_VARIABLE,
+    PairType,
+    RequestOptions,
+    as_mapping,
+    connection_options,
+)
 from kmstool.cli.output import Output, deliver, encode_json
 from kmstool.cli.results import as_json as caveats_as_json
-from kmstool.errors import CheckFailedError
+from kmstool.errors import CheckFailedError, KmsError
 from kmstool.findings import Check, Finding, Verdict, examine
 from kmstool.session import DEV_NSM, SessionOptions
 
@@ -29,6 +37,7 @@ _OF_THE_OTHER: Final = {
     "inside": {"config_file": "--config"},
     "parent": {
         "operation": "--operation",
+        "policy_file": "--policy",
         "encryption_context": "--encryption-context",
         "grant_token": "--grant-token",
         "credentials": "--credentials",
@@ -58,6 +67,12 @@ _OF_THE_OTHER: Final = {
     help="What the ciphertext is bound to (repeatable).",
 )
 @click.option("--grant-token", metavar="TOKEN", multiple=True, help="A grant token (repeatable).")
+@click.option(
+    "--policy",
+    "policy_file",
+    metavar="FILE",
+    help="A copy of the key's policy: if KMS denies the dry run, the advice says what in it fails.",
+)
 @click.option(
     "--inside",
     "where",
@@ -140,17 +155,33 @@ def _inside(
     operation: str,
     encryption_context: tuple[tuple[str, str], ...],
     grant_token: tuple[str, ...],
+    policy_file: str | None,
 ) -> tuple[Check, ...]:
     from kmstool.doctor.access import Wish  # noqa: PLC0415 - not for --help
     from kmstool.doctor.inside import inside_checks  # noqa: PLC0415
 
+    context = as_mapping(encryption_context)
     wish = Wish(
         key=key,
         operation=operation,
-        encryption_context=as_mapping(encryption_context),
+        encryption_context=context,
         grant_tokens=grant_token,
     )
+    if policy_file is not None:
+        wish = replace(wish, explain=_explainer(policy_file, key, context))
     return inside_checks(session, wish)
+
+
+def _explainer(
+    policy_file: str, key: KeyArn | None, context: dict[str, str] | None
+) -> Callable[[KmsError], None]:
+    from kmstool.cli.denied import read_known_policy  # noqa: PLC0415 - not without the option
+
+    if key is None:
+        raise click.UsageError("--policy is of a key: give --key-id", click.get_current_context())
+    known = read_known_policy(policy_file, key)
+    request = RequestOptions(encryption_context=context)
+    return lambda error: known.explain(error, request=request, encryption_algorithm=None)
 
 
 def _parent(

@@ -264,3 +264,30 @@ def test_where_it_is_by_itself(run: Callable[..., Finished], tmp_path: Path) -> 
     assert verdicts["configuration"] == "fine"
     assert verdicts["forwarder"] == "wrong"
     assert verdicts["targets"] == "wrong"
+
+
+def test_a_policy_at_hand_says_what_in_it_fails(
+    run: Callable[..., Finished], emulator: RunningEmulator, tmp_path: Path
+) -> None:
+    name = "kms:RecipientAttestation:PCR0"
+    root = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "kms:*", "Resource": "*"}
+    locked = {
+        **root,
+        "Action": "kms:Decrypt",
+        "Condition": {"StringEqualsIgnoreCase": {name: "11" * 48}},
+    }
+    admin = {**root, "Principal": {"AWS": "arn:aws:iam::111122223333:root"}}
+    text = json.dumps({"Version": "2012-10-17", "Statement": [admin, locked]})
+    arn = emulator.admin_client().create_key(Policy=text)["KeyMetadata"]["Arn"]
+    (tmp_path / "policy.json").write_text(text)
+    done = run(
+        *("doctor", "--key-id", arn, "--policy", "policy.json"),
+        env=emulator.kmstool_environ(),
+        may_print=True,
+    )
+    assert (done.code, done.error) == (10, "wrong: permission")
+    advice = done.stdout.decode().splitlines()[-1]
+    assert "do: by the policy in policy.json, " in advice
+    assert "PCR0" in advice
+    done = run("doctor", "--policy", "policy.json", env=emulator.kmstool_environ())
+    assert (done.code, done.error) == (2, "--policy is of a key: give --key-id")

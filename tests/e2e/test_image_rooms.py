@@ -210,6 +210,18 @@ def test_the_emulator_s_command_says_that_it_is_not_there(image: Image) -> None:
     assert "emulator" in done.stderr
 
 
+@pytest.mark.usefixtures("transport")
+def test_the_doctor_works_in_the_image(
+    image: Image, emulator: RunningEmulator, arguments: list[str]
+) -> None:
+    done = image.run(emulator.kmstool_environ(), "doctor", *arguments[1:3])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "permission    KMS would carry out decrypt" in done.stdout
+    done = image.run({}, "doctor", "--parent")
+    assert done.returncode == 2
+    assert "this needs kmstool.parent" in done.stderr
+
+
 def test_the_parent_s_command_says_that_it_is_not_there(image: Image) -> None:
     done = image.run({}, "parent", "relay", "--listen", "unix:x", "--allow-key", "x")
     assert done.returncode == 2
