@@ -1,0 +1,94 @@
+"""The image that the VM boots: two ramdisks and an EIF around them, with the PCRs they give.
+
+The first ramdisk holds busybox and a script, in the place of the init that AWS ships with
+nitro-cli; the second the shipped layer as it is, and beside it `/entry`: the agent and the
+emulator's CA. The same layer and CA give the same bytes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmstool.attestation.eif import read_eif
+from kmstool.attestation.eif_writer import write_eif
+from vm.archive import Entry, file, folder, tree, write_archive
+from vm.tools import HERE, Broken, Tools
+
+# Without the last five, the guest's clock waits for a timer that a loaded host serves too late.
+COMMAND_LINE = (
+    "reboot=t panic=-1 pci=off console=ttyS0 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd"
+    " random.trust_cpu=on tsc_early_khz=2500000 lpj=10000000 no_timer_check tsc=reliable"
+)
+PARENT_ROLE = "arn:aws:iam::111122223333:role/parent"
+PARENT_ID = "i-0123456789abcdef0"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An EIF on disk with what it measures."""
+
+    eif: Path
+    pcrs: dict[int, bytes]
+
+
+def build_image(
+    tools: Tools, layer: Path, ca_pem: bytes, work: Path, *, flip: str | None = None
+) -> Image:
+    """Writes the ramdisks and the EIF into `work`.
+
+    Args:
+        layer: the folder of the shipped root file system.
+        ca_pem: the emulator's CA, which the entry program types as `--roots`.
+        flip: a file of the layer in which one bit of the last byte is turned over.
+    """
+    first, second, eif = (work / name for name in ("first.cpio", "second.cpio", "image.eif"))
+    with first.open("wb") as output:
+        write_archive(output, first_ramdisk(tools, layer))
+    with second.open("wb") as output:
+        write_archive(output, second_ramdisk(layer, ca_pem, flip))
+    with eif.open("wb") as output:
+        write_eif(
+            output,
+            kernel=tools.kernel / "vmlinuz",
+            command_line=COMMAND_LINE,
+            ramdisks=[first, second],
+        )
+    with eif.open("rb") as stream:
+        pcrs = dict(read_eif(stream).pcrs)
+    first.unlink()
+    second.unlink()
+    return Image(eif, pcrs)
+
+
+def first_ramdisk(tools: Tools, layer: Path) -> dict[str, Entry]:
+    """busybox, the modules in the order they need, and the script that goes on to the second."""
+    script = (HERE / "guest" / "init").read_text().replace("@PYTHON@", python_of(layer))
+    modules = (tools.kernel / "modules").iterdir()
+    return {
+        "init": file(script.encode(), 0o755),
+        "bin/busybox": file(tools.kernel / "busybox", 0o755),
+        **{f"modules/{path.name}": file(path) for path in modules},
+        **{name: folder() for name in ("dev", "proc", "sys")},
+    }
+
+
+def second_ramdisk(layer: Path, ca_pem: bytes, flip: str | None) -> dict[str, Entry]:
+    """The layer, and what this VM adds to it."""
+    entries = tree(layer, "rootfs/")
+    if flip is not None:
+        entry = entries[f"rootfs/{flip}"]
+        content = entry.read()
+        changed = content[:-1] + bytes([content[-1] ^ 1])
+        entries[f"rootfs/{flip}"] = Entry(entry.mode, changed)
+    return {
+        **entries,
+        "rootfs/entry/agent.py": file(HERE / "guest" / "agent.py"),
+        "rootfs/entry/emulator-ca.pem": file(ca_pem),
+    }
+
+
+def python_of(layer: Path) -> str:
+    """Where the layer has its Python."""
+    for name in ("usr/bin/python3", "usr/bin/python3.13", "usr/local/bin/python3"):
+        if (layer / name).is_symlink() or (layer / name).exists():
+            return f"/{name}"
+    raise Broken(f"there is no Python in {layer}")

@@ -1,0 +1,1 @@
+// Empty: Cargo.lock is what counts.
