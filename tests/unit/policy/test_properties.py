@@ -61,6 +61,7 @@ def decide(rules: list[dict[str, Any]], request: Request, identity: tuple[str, .
     return evaluate(policy, request, identity_allows=identity)
 
 
+@settings(deadline=None)
 @given(policies, statements, requests, identities, st.integers(0, 5))
 def test_a_further_deny_never_allows(
     rules: list[dict[str, Any]],
@@ -74,6 +75,7 @@ def test_a_further_deny_never_allows(
     assert decide(rules, request, identity).allowed <= before.allowed
 
 
+@settings(deadline=None)
 @given(st.data(), policies, requests, identities)
 def test_the_order_of_statements_does_not_matter(
     data: st.DataObject, rules: list[dict[str, Any]], request: Request, identity: tuple[str, ...]
@@ -82,6 +84,7 @@ def test_the_order_of_statements_does_not_matter(
     assert decide(rules, request, identity).allowed is decide(shuffled, request, identity).allowed
 
 
+@settings(deadline=None)
 @given(policies, requests)
 def test_what_iam_allows_only_ever_helps_an_allow(
     rules: list[dict[str, Any]], request: Request
@@ -95,6 +98,7 @@ def test_what_iam_allows_only_ever_helps_an_allow(
         assert less.allowed <= more.allowed
 
 
+@settings(deadline=None)
 @given(policies, requests, identities)
 def test_a_decision_agrees_with_its_statements(
     rules: list[dict[str, Any]], request: Request, identity: tuple[str, ...]
@@ -113,6 +117,7 @@ def test_a_decision_agrees_with_its_statements(
             assert not (condition.matched and condition.undecided)
 
 
+@settings(deadline=None)
 @given(policies, requests, identities)
 def test_no_attestation_is_allowed_through_a_pinned_statement(
     rules: list[dict[str, Any]], request: Request, identity: tuple[str, ...]
@@ -122,7 +127,7 @@ def test_no_attestation_is_allowed_through_a_pinned_statement(
     assert not decide(pinned, request, identity).allowed
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(policies, requests, identities)
 def test_what_is_said_is_printable(
     rules: list[dict[str, Any]], request: Request, identity: tuple[str, ...]
@@ -133,6 +138,7 @@ def test_what_is_said_is_printable(
         assert not line.endswith(".")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(max_codepoint=255)), st.text(), st.text())
 def test_hostile_text_is_printable_too(sid: str, value: str, name: str) -> None:
     rule = {
