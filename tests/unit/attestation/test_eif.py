@@ -239,7 +239,7 @@ DEFECTS: dict[str, tuple[Callable[[Image], Image], str]] = {
         "the table of sections in the kernel's EFI header is beyond its start",
     ),
     "EFI header with sections beyond the start": (
-        lambda made: replace(_section(0, data=with_pe(MZ_ARM64, [(0, 1)] * 96))(made), flags=1),
+        lambda made: replace(_section(0, data=with_pe(MZ_ARM64, [(0, 1)] * 97))(made), flags=1),
         "the table of sections in the kernel's EFI header is beyond its start",
     ),
     "arm64 kernel larger than its memory": (
