@@ -94,6 +94,10 @@ KEYLESS_ACTIONS: Final = (
     "kms:UpdateCustomKeyStore",
 )
 
+KNOWN_ACTIONS: Final = frozenset(
+    (*RECIPIENT_ACTIONS, *WAYS_AROUND, *SEALING_ACTIONS, *OTHER_ACTIONS, *KEYLESS_ACTIONS)
+)
+
 
 def action_of(name: str) -> str:
     """The action that a key policy decides an operation by: `kms:Decrypt` of `Decrypt`.

@@ -15,6 +15,7 @@ from typing import Final
 from kmstool.policy import check_pcrs
 from kmstool.policy import check_rules as rules
 from kmstool.policy.actions import (
+    KNOWN_ACTIONS,
     OPENING_ACTIONS,
     SEALING_ACTIONS,
     WAYS_AROUND,
@@ -63,6 +64,8 @@ def check_policy(text: str) -> tuple[Finding, ...]:
         if statement.effect is Effect.ALLOW:
             found += _of_allow(policy, statement)
     found += _of_denies(policy)
+    if not _opens(policy):
+        found.append(Finding(rules.NOBODY_OPENS, "it lets nobody decrypt or derive"))
     return tuple(dict.fromkeys(found))
 
 
@@ -73,6 +76,10 @@ def _of_form(statement: Statement) -> Iterator[Finding]:
     if statement.not_action:
         named = ", ".join(map(shown, statement.actions or ()))
         yield Finding(rules.NOT_ACTION, f"it speaks of everything but {named}", statement)
+    for pattern in statement.actions or ():
+        if not any(pattern_covers(pattern, action) for action in KNOWN_ACTIONS):
+            found = f"{shown(pattern)} is no action of KMS that is known here"
+            yield Finding(rules.UNKNOWN_ACTION, found, statement)
     if statement.not_principal:
         named = ", ".join(shown(one.text) for one in statement.principals)
         yield Finding(rules.NOT_PRINCIPAL, f"it speaks of everybody but {named}", statement)
@@ -193,6 +200,16 @@ def _of_denies(policy: Policy) -> Iterator[Finding]:
         if len(several) > 1:
             what = f"the Denies list several values of each of {', '.join(several)}"
             yield Finding(rules.MIXED_IMAGES, what)
+
+
+def _opens(policy: Policy) -> bool:
+    """Whether some enclave may decrypt or derive by some Allow."""
+    allows = [one for one in policy.statements if one.effect is Effect.ALLOW]
+    return any(
+        check_pcrs.can_hold(one, check_pcrs.pinned_by_denies(policy, action))
+        for one in allows
+        for action in _reach(policy, one, OPENING_ACTIONS)
+    )
 
 
 def _who(statement: Statement) -> str:

@@ -102,8 +102,26 @@ def pinned_by_denies(policy: Policy, action: str) -> dict[int, set[str]]:
             and is_about_anybody(statement)
             and covers(statement, action)
         ):
-            found.setdefault(index, set()).update(map(str.lower, condition.values))
+            values = set(map(str.lower, condition.values))
+            found[index] = found.get(index, values) & values
     return found
+
+
+def can_hold(statement: Statement, pinned: dict[int, set[str]]) -> bool:
+    """Whether a register can have a value that an Allow and the Denies of `pinned` let pass."""
+    for index, values in pinned.items():
+        asked = [set(map(str.lower, one.values)) for one in _asking(statement, index)]
+        # Patterns may overlap whatever their texts are, and are mistakes of their own.
+        comparable = all(_HEX.fullmatch(value) for value in values.union(*asked))
+        if comparable and not values.intersection(*asked):
+            return False
+    return True
+
+
+def _asking(statement: Statement, index: int) -> Iterator[Condition]:
+    for one in statement.conditions:
+        if register_of(one) == index and one.operator.base.startswith("StringEquals"):
+            yield one
 
 
 def findings_of(statement: Statement) -> Iterator[Finding]:
@@ -189,21 +207,15 @@ def _of_values(statement: Statement, condition: Condition, index: int) -> Iterat
 
 
 def _of_deny(statement: Statement) -> Iterator[Finding]:
-    negated = [
-        one for one in statement.conditions if register_of(one) is not None and one.operator.negated
-    ]
-    if not negated:
-        return
-    registers = sorted({index for one in negated if (index := register_of(one)) is not None})
+    about = [one for one in statement.conditions if attestation_name(one) is not None]
+    negated = (register_of(one) for one in about if one.operator.negated)
+    registers = sorted({index for index in negated if index is not None})
     if len(registers) > 1:
         several = ", ".join(f"PCR{index}" for index in registers)
         found = f"it fires only where all of {several} differ"
         yield Finding(rules.DENY_MIXES_PCRS, found, statement)
     others = [action for action in _WITHOUT_RECIPIENT if covers(statement, action)]
-    alone = all(
-        attestation_name(one) is not None and passes_when_missing(one)
-        for one in statement.conditions
-    )
-    if others and alone:
+    alone = len(about) == len(statement.conditions) > 0
+    if others and alone and all(one.operator.holds(one.values, ()) for one in about):
         found = f"it fires for {cut(', '.join(others))} whoever calls, since these have no PCRs"
         yield Finding(rules.DENY_TOO_WIDE, found, statement)

@@ -156,8 +156,8 @@ DENY_MIXES_PCRS = _mistake(
 )
 DENY_TOO_WIDE = _mistake(
     "deny-too-wide",
-    "a negated operator holds where the key is missing: this Deny always fires for operations that"
-    " take no attestation, for everybody",
+    "what holds where the key is missing (a negated operator, IfExists, Null) makes this Deny"
+    " always fire for operations that take no attestation, for everybody",
     "let it speak of Decrypt, DeriveSharedSecret, GenerateDataKey and GenerateDataKeyPair alone",
 )
 
@@ -210,6 +210,17 @@ NO_EFFECT = _note(
     "no-effect",
     "a statement without Action or without Resource has no effect",
     'write "Resource": "*" and the actions',
+)
+UNKNOWN_ACTION = _note(
+    "unknown-action",
+    "no action of KMS that is known here has this name: it was mistyped, or is newer than this"
+    " kmstool",
+    "correct it; of a newer one look up what it lets somebody do",
+)
+NOBODY_OPENS = _mistake(
+    "nobody-opens",
+    "nobody can decrypt or derive: no Allow speaks of it, or Denies take it from everybody",
+    "allow kms:Decrypt or kms:DeriveSharedSecret; let one Deny list all values of a register",
 )
 _WAY_CODES: Final = {
     "kms:CreateGrant": "create-grant",
@@ -278,8 +289,8 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             NEGATED_IN_ALLOW, NULL_IN_ALLOW, IMAGE_SHA384, NOT_A_REGISTER, PCR_ON_OTHER_ACTION,
             MIXED_IMAGES, DENY_MIXES_PCRS, DENY_TOO_WIDE, ROOT_DELEGATION, ACCOUNT_PRINCIPAL,
             WILDCARD_ACTION, *WAY_RULES.values(), NOT_ACTION, NOT_PRINCIPAL, OPEN_TO_ANYONE,
-            OUTSIDERS_MAY_SEAL, DELETED_PRINCIPAL, NO_EFFECT, GRANT, GRANTS_TRUNCATED, MULTI_REGION,
-            ORIGIN, KEY_USAGE, KEY_MANAGER, KEY_STATE,
+            OUTSIDERS_MAY_SEAL, DELETED_PRINCIPAL, NO_EFFECT, UNKNOWN_ACTION, NOBODY_OPENS, GRANT,
+            GRANTS_TRUNCATED, MULTI_REGION, ORIGIN, KEY_USAGE, KEY_MANAGER, KEY_STATE,
         )
     }
 )  # fmt: skip

@@ -141,7 +141,7 @@ def test_root_delegation(everything: str, principal: object) -> None:
     assert found(allow(everything, {}, Principal=principal)) == ["root-delegation"]
     assert found(allow(everything, {}))[-1] == "wildcard-action"
     some = allow("kms:Create*", {}, Principal=principal)
-    assert found(some) == ["account-principal", "wildcard-action"]
+    assert found(allow(), some) == ["account-principal", "wildcard-action"]
 
 
 def test_what_everybody_is_denied_is_no_finding() -> None:
@@ -246,9 +246,7 @@ def test_a_condition_that_needs_no_attestation_hides_no_way_around(operator: str
     for missing, code in (("true", "create-grant"), ("false", "pcr-on-other-action")):
         condition = {"Null": {f"{ATTESTATION}PCR0": missing}}
         assert code in found(allow("kms:CreateGrant", condition))
-    assert found(allow("kms:CreateGrant", {"StringEqualsIgnoreCase": pcrs()})) == [
-        "pcr-on-other-action"
-    ]
+    assert found(allow(), allow("kms:CreateGrant")) == ["pcr-on-other-action"]
 
 
 def test_small_letters_may_be_compared_case_sensitively() -> None:
@@ -322,6 +320,51 @@ def test_a_deny_over_more_than_takes_a_recipient() -> None:
     one = denies_of_each("kms:*", 0)[0]
     one["Condition"]["ArnNotEquals"] = {"aws:PrincipalArn": ADMINISTRATOR}
     assert found(allow(), one) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "too_wide"),
+    [
+        ({"Null": {f"{ATTESTATION}PCR0": "true"}}, True),
+        ({"Null": {f"{ATTESTATION}PCR0": "false"}}, False),
+        ({"StringEqualsIgnoreCaseIfExists": {f"{ATTESTATION}PCR0": "00" * 48}}, True),
+        ({"ForAllValues:StringEqualsIgnoreCase": {f"{ATTESTATION}PCR0": "00" * 48}}, True),
+        ({"StringEqualsIgnoreCase": {f"{ATTESTATION}PCR0": "00" * 48}}, False),
+        ({"ForAnyValue:StringNotEqualsIgnoreCase": {f"{ATTESTATION}PCR0": "a1" * 48}}, False),
+    ],
+)
+def test_a_deny_of_what_has_no_attestation(condition: object, too_wide: bool) -> None:
+    assert ("deny-too-wide" in found(allow(), deny("kms:*", condition))) is too_wide
+    assert found(allow(), deny("kms:Decrypt", condition)) == []
+
+
+def test_a_key_that_opens_for_nobody() -> None:
+    assert found(allow("kms:DescribeKey", {})) == ["nobody-opens"]
+    assert found(allow("kms:Decrpyt")) == ["nobody-opens", "unknown-action"]
+    assert found(allow(), deny("kms:*")) == ["nobody-opens"]
+    # A Deny for each image, as if they were Allows: a register would need two values at once.
+    successor = {"StringNotEqualsIgnoreCase": {f"{ATTESTATION}PCR0": SUCCESSOR[0].hex()}}
+    assert found(allow(), *denies_of_each("kms:Decrypt", 0)) == []
+    assert found(allow(), deny("kms:Decrypt", successor)) == ["nobody-opens"]
+    both = [*denies_of_each("kms:Decrypt", 0), deny("kms:Decrypt", successor)]
+    assert found(allow(), *both) == ["nobody-opens"]
+    # Another statement, or another action, still opens.
+    assert (
+        found(allow(condition={"StringEqualsIgnoreCase": pcrs(SUCCESSOR)}), allow(), both[1]) == []
+    )
+    assert found(allow(), allow("kms:DeriveSharedSecret"), *both) == []
+    # Of patterns nobody can say so, and they are mistakes of their own.
+    likes = {"StringNotLike": {f"{ATTESTATION}PCR0": "a*"}}
+    assert "nobody-opens" not in found(allow(), deny("kms:Decrypt", likes))
+
+
+@pytest.mark.parametrize("action", ["kms:Decrpyt", "kms:Dcrypt*", "s3:GetObject", "kms:Tomorrow"])
+def test_actions_that_nobody_knows(action: str) -> None:
+    assert found(allow(), allow(action, {})) == ["unknown-action"]
+    assert "unknown-action" in found(allow(), deny(action))
+    refusal = deny("")
+    del refusal["Action"]
+    assert "unknown-action" in found(allow(), refusal | {"NotAction": action})
 
 
 def test_what_iam_would_not_take_is_looked_at_all_the_same() -> None:
