@@ -21,7 +21,7 @@ import click
 from kmstool.cli import console
 from kmstool.cli.common import Common
 from kmstool.cli.exit_codes import ExitCode, exit_code_of
-from kmstool.errors import KmstoolError
+from kmstool.errors import CredentialsError, KmsError, KmstoolError, NsmError, TransportError
 
 
 class Signalled(KeyboardInterrupt):
@@ -33,6 +33,8 @@ _ENDINGS = {
     signal.SIGTERM: ("terminated", ExitCode.TERMINATED),
     signal.SIGHUP: ("terminated", ExitCode.TERMINATED),
 }
+_OF_THE_CHAIN = (NsmError, CredentialsError, TransportError, KmsError)
+_DOCTOR = "`kmstool doctor` looks at each link of the chain to KMS"
 # Seconds in which a signal cannot end what the one before it began: removing temporary files. Not
 # for ever, since Python swallows exceptions in some places (`__del__`), the first one's too.
 _CLEAN_UP = 2.0
@@ -80,7 +82,7 @@ def _report(error: BaseException, *, verbose: bool) -> int:
     code: int
     match error:
         case KmstoolError():
-            console.error(str(error), error.hint)
+            console.error(str(error), error.hint or _way_on(error))
             code = exit_code_of(error)
         case click.exceptions.Exit():
             code = error.exit_code if _flushed() else ExitCode.LOCAL_FILE
@@ -109,6 +111,11 @@ def _report(error: BaseException, *, verbose: bool) -> int:
             _report_bug(error, verbose=verbose)
             code = ExitCode.BUG
     return code
+
+
+def _way_on(error: KmstoolError) -> str | None:
+    """What to do where an error of the chain to KMS does not say it itself."""
+    return _DOCTOR if isinstance(error, _OF_THE_CHAIN) else None
 
 
 def _report_usage(error: click.ClickException) -> None:

@@ -96,6 +96,15 @@ def test_what_was_not_given_is_not_sent() -> None:
     assert set(json.loads(body)) == {"CiphertextBlob", "Recipient"}
 
 
+def test_a_decrypt_without_a_ciphertext_is_never_more_than_a_dry_run() -> None:
+    body = protocol.build_decrypt(ciphertext_blob=None, key_id=ARN, recipient=RECIPIENT)
+    sent = json.loads(body)
+    assert sent["DryRun"] is True
+    assert "CiphertextBlob" not in sent
+    members = input_shape(Operation.DECRYPT).members
+    assert sent["DryRunModifiers"] == members["DryRunModifiers"].member.enum
+
+
 def test_nothing_is_a_dry_run_unless_asked() -> None:
     for body in (decrypt(), derive(1), data_key(key_spec="AES_256")):
         assert "DryRun" not in json.loads(body)

@@ -14,7 +14,7 @@ from kmstool.cli import console, guard
 from kmstool.cli.common import Common
 from kmstool.cli.exit_codes import ExitCode
 from kmstool.cli.guard import guarded
-from kmstool.errors import CredentialsError, SettingError
+from kmstool.errors import CredentialsError, SettingError, TransportError
 
 SECRET = "s3cr3t-in-a-message"
 
@@ -34,6 +34,12 @@ def raising(error: BaseException) -> Callable[[], None]:
             CredentialsError("x", hint="y"),
             ExitCode.CREDENTIALS,
             "kmstool: error: x\nkmstool: hint: y\n",
+        ),
+        (
+            TransportError("x"),
+            ExitCode.TRANSPORT,
+            "kmstool: error: x\n"
+            "kmstool: hint: `kmstool doctor` looks at each link of the chain to KMS\n",
         ),
         (click.UsageError("No such thing."), ExitCode.SETTING, "kmstool: error: no such thing\n"),
         (click.exceptions.Exit(0), 0, ""),

@@ -316,6 +316,7 @@ def test_each_caveat_stands_once() -> None:
     "call",
     [
         lambda kms: kms.decrypt(b"c", key=KEY, dry_run=True),
+        lambda kms: kms.may_decrypt(key=KEY),
         lambda kms: kms.derive_shared_secret(PUBLIC_KEY, key=KEY, dry_run=True),
         lambda kms: kms.generate_data_key(key=KEY, key_spec="AES_256", dry_run=True),
         lambda kms: kms.generate_data_key_pair(
@@ -332,6 +333,20 @@ def test_a_dry_run_that_would_have_succeeded_is_a_result(call: Call) -> None:
     # Whoever only asked got the secret, and the command line printed it.
     with pytest.raises(UntrustedAnswerError, match="answered a dry run with a result"):
         call(client(BentKms()))
+
+
+def test_a_permission_is_asked_for_without_a_ciphertext() -> None:
+    kms = BentKms(script=(WOULD,))
+    client(kms).may_decrypt(key=KEY, encryption_context={"app": "demo"}, grant_tokens=("t",))
+    (request,) = kms.requests
+    assert request.pop("Recipient")["AttestationDocument"]
+    assert request == {
+        "KeyId": KEY_ARN,
+        "DryRun": True,
+        "DryRunModifiers": ["IGNORE_CIPHERTEXT"],
+        "EncryptionContext": {"app": "demo"},
+        "GrantTokens": ["t"],
+    }
 
 
 def test_a_dry_run_that_is_denied_is_an_error() -> None:
