@@ -13,7 +13,7 @@ import pytest
 from kmstool.cli import console, guard
 from kmstool.cli.common import Common
 from kmstool.cli.exit_codes import ExitCode
-from kmstool.cli.guard import guarded
+from kmstool.cli.guard import _DOCTOR, guarded
 from kmstool.errors import CredentialsError, SettingError, TransportError
 
 SECRET = "s3cr3t-in-a-message"
@@ -38,8 +38,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (
             TransportError("x"),
             ExitCode.TRANSPORT,
-            "kmstool: error: x\n"
-            "kmstool: hint: `kmstool doctor` looks at each link of the chain to KMS\n",
+            f"kmstool: error: x\nkmstool: hint: {_DOCTOR}\n",
         ),
         (click.UsageError("No such thing."), ExitCode.SETTING, "kmstool: error: no such thing\n"),
         (click.exceptions.Exit(0), 0, ""),
