@@ -143,6 +143,7 @@ def test_a_name_that_did_not_resolve_when_it_started(
 def silent_server() -> Iterator[None]:
     """Takes questions and answers none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # another run of this suite
         try:
             server.bind((SILENT, 53))
         except PermissionError:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from support.faults import Exchange, ForwardProcess, Target, Way, crowd, until
 from support.forwarding import PATIENCE, ends
 from support.processes import SECRET_ACCESS_KEY
@@ -84,6 +85,7 @@ def test_its_lines_wait_for_a_reader_that_comes_late(way: Way, target: Target) -
         until(complete)
 
 
+@pytest.mark.long
 def test_it_keeps_the_relay_from_nothing_either(way: Way, target: Target, tmp_path: Path) -> None:
     """Its threads wait for the reader a second each, then answer on; and it ends."""
     arguments = ("parent", "relay", "--listen", way.listen, "--allow-key", KEY)
