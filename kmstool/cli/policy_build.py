@@ -138,6 +138,13 @@ def build(
     """
     check_target(output)
     image, caveats = _image(_Source(pcr, pcr_from, this_enclave, also_pcrs), pcr0_alone=pcr0_alone)
+    for index in image:
+        if any(index not in other for other in also_images):
+            raise SettingError(
+                f"the policy asks one image for PCR{index}, and another image has no PCR{index}",
+                hint="it would open whatever its value is: write that image out, as"
+                f" --also-image 0=HEX,1=HEX,2=HEX,{index}=HEX",
+            )
     policy = KeyPolicy(
         account=account,
         key_spec=key_spec,
@@ -173,6 +180,12 @@ def _image(source: _Source, *, pcr0_alone: bool) -> tuple[dict[int, bytes], tupl
     elif source.file is not None:
         measured = read_measured(source.file)
         pcrs, caveats = _chosen(measured, wanted), measured.caveats
+    elif not source.given:
+        raise click.UsageError(
+            "no image was named: give --pcr-from, --this-enclave, or --pcr for each of PCR0, PCR1"
+            " and PCR2",
+            click.get_current_context(),
+        )
     elif source.also:
         raise click.UsageError(
             "--also-pcr takes a register from --pcr-from or --this-enclave; to name its value use"

@@ -17,6 +17,10 @@ from kmstool.policy.check_rules import Finding
 from kmstool.policy.printable import shown
 from kmstool.strict_json import read_object
 
+_OTHER_ANSWERS: Final = (
+    ("KeyMetadata", "DescribeKey", "--key-metadata"),
+    ("Grants", "ListGrants", "--grants"),
+)
 _USABLE: Final = ("ENCRYPT_DECRYPT", "KEY_AGREEMENT")
 
 
@@ -44,6 +48,13 @@ def policy_in(data: bytes) -> str:
         inner = members.get("Policy")
         if isinstance(inner, str):
             return inner
+        for name, answer, option in _OTHER_ANSWERS:
+            if name in members:
+                raise InputError(
+                    f"the policy is the answer to {answer}",
+                    hint="give what `aws kms get-key-policy` printed; `policy check` takes this"
+                    f" with {option}",
+                )
     return text
 
 

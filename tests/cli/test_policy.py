@@ -114,7 +114,8 @@ def test_to_a_file(run: InProcess, work: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        ((), 2, "the image has no PCR0"),
+        ((), 2, "no image was named"),
+        ((ALSO,), 2, "no image was named"),
         (NAMED[:1], 2, "the image has no PCR1"),
         ([*NAMED, "--pcr", f"0={'00' * 48}"], 2, "two values are given for PCR0"),
         ([f"--pcr={index}={'00' * 48}" for index in range(3)], 2, "PCR0 is zero"),
@@ -123,6 +124,8 @@ def test_to_a_file(run: InProcess, work: Path) -> None:
         (["--pcr-from", "image.json", "--also-pcr", "5"], 2, "has no PCR5"),
         ([*NAMED, "--also-pcr", "8"], 2, "--also-pcr takes a register from"),
         (["--pcr-from", "image.json", "--also-pcr", "2"], 2, "also-pcr"),
+        # The other image would open on every parent, whatever its role.
+        ([*NAMED, f"--pcr=3={'c3' * 48}", ALSO], 2, "another image has no PCR3"),
         (["--pcr-from", "image.json", "--pcr0-alone", "--pcr", NAMED[1][6:]], 2, "PCR0 alone"),
         (
             [*NAMED, "--administrator", f"arn:aws:iam::{ACCOUNT}:root"],
@@ -226,6 +229,8 @@ def test_the_key_and_its_grants(run: InProcess) -> None:
     ("text", "code", "message"),
     [
         ("", 3, "the policy is empty"),
+        ('{"KeyMetadata": {}}', 3, "is the answer to DescribeKey"),
+        ('{"Grants": []}', 3, "is the answer to ListGrants"),
         ("{", 3, "is not JSON"),
         ("{}", 3, "has no Statement"),
         ('{"Policy": "{}"}', 3, "has no Statement"),
