@@ -78,7 +78,7 @@ NOTHING_EXPECTED = Caveat(
 )
 PCR0_ALONE = Caveat(
     "pcr0-alone",
-    "the policy names PCR0 alone, which hashes kernel, command line and ramdisks without their"
+    "of the image PCR0 alone is named, which hashes kernel, command line and ramdisks without their"
     " lengths: bytes may move between them, so another image can have the same PCR0",
 )
 NOT_LOCKED = Caveat(

@@ -14,7 +14,7 @@ import click
 from kmstool.attestation.document import parse_document
 from kmstool.attestation.verify import STEPS, Expectations, is_debug, own_time, verify_document
 from kmstool.birth import VerifiedBirth, verify_birth_certificate
-from kmstool.caveats import DEBUG_ENCLAVE, NOTHING_EXPECTED, Caveat
+from kmstool.caveats import DEBUG_ENCLAVE, NOTHING_EXPECTED, PCR0_ALONE, Caveat
 from kmstool.cli import console
 from kmstool.cli.common import Common, Seconds, common_options
 from kmstool.cli.expectations import BirthExpectations, birth_options
@@ -184,12 +184,7 @@ def _document(
         max_age=max_age,
         allow_debug=allow_debug,
     )
-    data = read_bytes(source, what="the document")
-    if data.startswith(b'{"document":'):  # as one begins, in its one form
-        raise InputError(
-            "this is a birth certificate, not a document", hint="name it with --birth-certificate"
-        )
-    data = decode_input(data, encoding=encoding, what="the document")
+    data = _read_document(source, encoding)
     if isinstance(as_of, datetime):
         at = as_of
     else:
@@ -202,7 +197,7 @@ def _document(
         trace=lambda number, text: common.trace(f"({number}) {STEPS[number - 1]}: {text()}"),
     )
     document = verified.document
-    caveats: tuple[Caveat, ...] = () if pcrs else (NOTHING_EXPECTED,)
+    caveats = _of_expected(pcrs)
     if is_debug(document):
         caveats += (DEBUG_ENCLAVE,)
     return {
@@ -217,6 +212,27 @@ def _document(
         "user_data": in_hex(document.user_data),
         "nonce": in_hex(document.nonce),
     }, caveats
+
+
+def _read_document(source: str, encoding: str) -> bytes:
+    data = read_bytes(source, what="the document")
+    if data.startswith(b'{"document":'):  # as one begins, in its one form
+        raise InputError(
+            "this is a birth certificate, not a document", hint="name it with --birth-certificate"
+        )
+    if data.lstrip().startswith(b"{"):  # which no document does, in base64 or not
+        raise InputError(
+            "this is JSON, not a document",
+            hint="a document is what the security module gave, or base64 of it",
+        )
+    return decode_input(data, encoding=encoding, what="the document")
+
+
+def _of_expected(pcrs: Mapping[int, bytes]) -> tuple[Caveat, ...]:
+    """What a document that has these registers may still be."""
+    if not pcrs:
+        return (NOTHING_EXPECTED,)
+    return (PCR0_ALONE,) if pcrs.keys().isdisjoint({1, 2}) and 0 in pcrs else ()
 
 
 def _birth(

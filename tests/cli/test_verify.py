@@ -178,9 +178,18 @@ def test_without_a_pcr_nothing_is_known_of_the_image(
     assert run("verify", doc(work), *OWN, *options, "--strict").code == 9
 
 
+def test_of_pcr0_alone_another_image_can_be_had(run: InProcess, work: Path) -> None:
+    done = run("verify", doc(work), *OWN, NAMED[0])
+    assert done.code == 0
+    assert CATALOGUE["pcr0-alone"].sentence in done.stderr
+    for more in (NAMED[1], NAMED[2]):
+        assert run("verify", doc(work), *OWN, NAMED[0], more, "--strict").code == 0
+
+
 def test_debug_mode_carries_its_caveat(run: InProcess, work: Path) -> None:
     zeros = dict.fromkeys(range(3), bytes(48))
-    wanted = ("verify", doc(work, pcrs=zeros), *OWN, f"--pcr=0={'00' * 48}", "--json")
+    named = [f"--pcr={index}={'00' * 48}" for index in zeros]
+    wanted = ("verify", doc(work, pcrs=zeros), *OWN, *named, "--json")
     refused = run(*wanted)
     assert (refused.code, refused.stdout) == (10, b"")
     assert "started in debug mode (step 5, expectations)" in refused.error
@@ -192,6 +201,9 @@ def test_debug_mode_carries_its_caveat(run: InProcess, work: Path) -> None:
 def test_a_document_that_is_none(run: InProcess, work: Path) -> None:
     assert run("verify", write(work, "x", b"AAAA"), *NAMED).code == 10
     assert run("verify", write(work, "x", b"not base64"), *NAMED).code == 3
+    for form in ("base64", "raw"):
+        done = run("verify", write(work, "x", b' {"Statement": []}'), *NAMED, "--input", form)
+        assert (done.code, done.error) == (3, "this is JSON, not a document")
     assert run("verify", "missing", *NAMED).code == 11
 
 
