@@ -192,7 +192,8 @@ class CredentialsProcess:
 
     process: subprocess.Popen[str]
     path: str
-    lines: list[str] = field(default_factory=list)
+    lines: list[str]
+    reader: threading.Thread
 
     @property
     def address(self) -> str:
@@ -217,7 +218,7 @@ class CredentialsProcess:
         """The first line with `text`, waited for."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            ended = self.process.poll() is not None
+            ended = not self.reader.is_alive()  # so all that it wrote is here
             for line in self.lines[after:]:
                 if text in line:
                     return line
@@ -254,8 +255,9 @@ def credentials_process(
         text=True,
     )
     assert process.stdout is not None
-    running = CredentialsProcess(process, address.removeprefix("unix:"))
-    reader = threading.Thread(target=lambda: running.lines.extend(process.stdout or ()))
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
+    running = CredentialsProcess(process, address.removeprefix("unix:"), lines, reader)
     try:
         reader.start()
         running.said("listening on")
