@@ -126,6 +126,7 @@ def read_configuration(data: bytes, *, read_file: ReadFile) -> Reading:
                 "allowed_cids",
                 as_integer(0, limits.VSOCK_NUMBER_MAX),
                 maximum=limits.PARENT_CIDS_MAX,
+                empty="name the CIDs; to let every enclave in, leave it out",
             )
         ),
         credentials=_credentials(top, mistakes, read_file),
@@ -253,7 +254,12 @@ def _credentials(top: Table, mistakes: Mistakes, read_file: ReadFile) -> Credent
             as_integer(limits.ROLE_SESSION_SECONDS_MIN, limits.ROLE_SESSION_SECONDS_MAX),
         ),
     }
-    only_kms = table.read_list("only_kms", _key, maximum=limits.PARENT_KEYS_MAX)
+    only_kms = table.read_list(
+        "only_kms",
+        _key,
+        maximum=limits.PARENT_KEYS_MAX,
+        empty="name the keys; to hand out all that the role may do, leave it out",
+    )
     if only_kms:
         table.read("only_kms", lambda _value: session_policy_for(only_kms))  # too many for STS?
     if "assume_role" not in table:
@@ -280,11 +286,9 @@ def _relay(top: Table, mistakes: Mistakes) -> RelaySettings | None:
         return None
     table = Table(values, "[relay]", _RELAY, mistakes)
     listen = table.read("listen", _address, needed='write listen = "vsock://:8001"')
+    needed = 'write allow_keys = ["arn:aws:kms:…:key/…"]: the relay uses no other'
     keys = table.read_list(
-        "allow_keys",
-        _key,
-        maximum=limits.PARENT_KEYS_MAX,
-        needed='write allow_keys = ["arn:aws:kms:…:key/…"]: the relay uses no other',
+        "allow_keys", _key, maximum=limits.PARENT_KEYS_MAX, empty=needed, needed=needed
     )
     endpoint_url = table.read("endpoint_url", _url)
     if listen is None or not keys:

@@ -52,14 +52,25 @@ class Table:
         return self._attempt(self.place(key), reader, self._values[key])
 
     def read_list(
-        self, key: str, reader: Callable[[object], T], *, maximum: int, needed: str = ""
+        self,
+        key: str,
+        reader: Callable[[object], T],
+        *,
+        maximum: int,
+        empty: str,
+        needed: str = "",
     ) -> tuple[T, ...]:
-        """The same for each item of a list; wrong ones are left out."""
+        """The same for each item of a list; wrong ones are left out.
+
+        Args:
+            empty: what to write in place of `[]`. Such a list is always a mistake: it reads like
+                "nobody", and everything else here takes no list for "no limit".
+        """
         items = self.read(key, as_list, needed=needed)
         if items is None:
             return ()
-        if needed and not items:
-            self._mistakes.add(self.place(key), "it is empty", needed)
+        if not items:
+            self._mistakes.add(self.place(key), "it is empty", empty)
         if len(items) > maximum:
             self._mistakes.add(self.place(key), f"it has {len(items)} items, more than {maximum}")
             return ()
