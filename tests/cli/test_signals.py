@@ -14,7 +14,11 @@ from support.ground import CIPHERTEXT, Ground
 from support.processes import Finished, checked, command, environment
 
 PATIENCE = 20.0
-STARTED = "import sys; sys.stderr.write('started\\n'); sys.stderr.flush()"
+# Python's own traceback, of a signal between this statement and the first of `run`, is not meant.
+STARTED = (
+    "import sys; from kmstool.cli.main import die_quietly_on_ctrl_c; die_quietly_on_ctrl_c();"
+    " sys.stderr.write('started\\n'); sys.stderr.flush()"
+)
 
 
 class Running:

@@ -40,9 +40,11 @@ def test_run(
     way_in: Any, arguments: list[str], code: int, left: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["program", *arguments])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(Left):
         way_in()
     assert left == [code]
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL, "outside the guard there is no other"
 
 
 def test_ctrl_c_before_the_guard_is_the_signal_itself(left: list[int]) -> None:
