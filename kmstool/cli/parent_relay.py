@@ -51,9 +51,11 @@ def relay(
     Example:
       kmstool parent relay --listen vsock://:8001 --allow-key "$ARN"
     """
+    from kmstool.enclave.process import harden  # noqa: PLC0415
     from kmstool.endpoint import parse_address  # noqa: PLC0415
     from kmstool.parent.relay import serve  # noqa: PLC0415
 
+    harden()  # before anything secret is read
     address = parse_address(listen, listening=True)
     keys = [parse_key_arn(text) for text in allowed_keys]
     report = reporter(log_format)

@@ -148,6 +148,8 @@ def _reload(path: Path, report: Report) -> "Callable[[Together], str]":
             words = f"{path} has {_count(reading.mistakes)}"
         except KmstoolError as error:
             words = str(error) + (f" (hint: {error.hint})" if error.hint else "")
+        except Exception as error:  # noqa: BLE001 - what is open goes on; its text may hold anything
+            words = type(error).__name__
         kept = f"the settings of before are kept: {words}"
         report(kept)
         return kept

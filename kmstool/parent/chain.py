@@ -87,14 +87,14 @@ class Chain:
             LongTermKeysError: the source has keys that do not expire, and no role is assumed.
             CredentialsError: it has none, or could not be asked; the message holds no secret.
         """
-        _silence_botocore()
+        silence_botocore()
         reason, hint = "", None
         try:
             return self._ask()
         except CredentialsError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a source does, it is only a source
-            reason, hint = _explain(error)
+            reason, hint = explain(error)
         # Outside of the handler: botocore's exception, which may quote an answer, is no context.
         raise CredentialsError(reason, hint=hint)
 
@@ -171,7 +171,7 @@ def caller_identity(issued: Issued, *, region: str | None) -> str:
     """
     from botocore.session import Session  # noqa: PLC0415
 
-    _silence_botocore()
+    silence_botocore()
     reason, hint = "", None
     try:
         session = Session()
@@ -189,7 +189,7 @@ def caller_identity(issued: Issued, *, region: str | None) -> str:
         finally:
             client.close()
     except Exception as error:  # noqa: BLE001 - as in `Chain`
-        reason, hint = _explain(error)
+        reason, hint = explain(error)
     raise CredentialsError(reason, hint=hint)
 
 
@@ -234,7 +234,7 @@ def _expiry_of(found: Any) -> datetime | None:
     return expiry
 
 
-def _explain(error: Exception) -> tuple[str, str | None]:
+def explain(error: Exception) -> tuple[str, str | None]:
     """What is shown of an exception of a source: its type, and for some errors of STS its text."""
     from botocore.exceptions import ClientError, NoRegionError  # noqa: PLC0415
 
@@ -260,7 +260,7 @@ def _explain(error: Exception) -> tuple[str, str | None]:
     return f"botocore could not get credentials ({kind})", hint
 
 
-def _silence_botocore() -> None:
+def silence_botocore() -> None:
     for name in list(logging.Logger.manager.loggerDict):
         if name.startswith("botocore."):
             logging.getLogger(name).setLevel(logging.NOTSET)

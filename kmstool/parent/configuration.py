@@ -12,12 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
-from urllib.parse import urlsplit
 
 from kmstool import limits
 from kmstool.arn import KeyArn, parse_key_arn
 from kmstool.endpoint import Address, TcpAddress, VsockAddress, parse_address
-from kmstool.errors import SettingError, quoted
+from kmstool.errors import SettingError
 from kmstool.parent.addresses import check_credentials_address, check_metrics_address, collide
 from kmstool.parent.allowlist import parse_allowlist
 from kmstool.parent.mistakes import Mistake, Mistakes, MistakesError
@@ -34,6 +33,7 @@ from kmstool.parent.settings import (
     RelaySettings,
     Route,
     Target,
+    check_endpoint_url,
     make_target,
     parse_target,
 )
@@ -290,7 +290,7 @@ def _relay(top: Table, mistakes: Mistakes) -> RelaySettings | None:
     keys = table.read_list(
         "allow_keys", _key, maximum=limits.PARENT_KEYS_MAX, empty=needed, needed=needed
     )
-    endpoint_url = table.read("endpoint_url", _url)
+    endpoint_url = table.read("endpoint_url", lambda value: check_endpoint_url(as_text(value)))
     if listen is None or not keys:
         return None
     return RelaySettings(listen=listen, allow_keys=keys, endpoint_url=endpoint_url)
@@ -347,20 +347,6 @@ def _address(value: object) -> Address:
 
 def _key(value: object) -> KeyArn:
     return parse_key_arn(as_text(value))
-
-
-def _url(value: object) -> str:
-    text = as_text(value)
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or not text.isascii() or not text.isprintable() or " " in text:
-        raise SettingError(
-            f"{quoted(text)} is not a URL", hint="it looks like https://kms.eu-west-1.amazonaws.com"
-        )
-    return text
 
 
 def _policy(value: object, read_file: ReadFile) -> str:

@@ -27,8 +27,10 @@ from kmstool.framing import (
     build_relay_answer,
     build_relay_refusal,
 )
+from kmstool.parent.chain import explain, silence_botocore
 from kmstool.parent.listening import Service
 from kmstool.parent.request import RelayedCall, parse_relayed_call
+from kmstool.parent.settings import check_endpoint_url
 from kmstool.protocol import Operation
 
 # The members of an answer that are passed on; another one would be for nobody.
@@ -146,8 +148,11 @@ def kms_clients(endpoint_url: str | None = None) -> Callable[[str], Any]:
     """Makes botocore KMS clients by region, with one attempt a call: the enclave does the retries.
 
     Raises:
-        SettingError: botocore is not installed. CredentialsError: its chain finds none.
+        SettingError: botocore is not installed, or `endpoint_url` is no URL.
+        CredentialsError: its chain finds none, or fails; the message holds no secret.
     """
+    if endpoint_url is not None:
+        check_endpoint_url(endpoint_url)
     try:
         botocore_session = importlib.import_module("botocore.session")
         config = importlib.import_module("botocore.config").Config(
@@ -161,11 +166,15 @@ def kms_clients(endpoint_url: str | None = None) -> Callable[[str], Any]:
             "the relay needs botocore, which is not installed", hint="pip install botocore"
         ) from None
     session = botocore_session.get_session()
-    if session.get_credentials() is None:
-        raise CredentialsError(
-            "botocore finds no credentials",
-            hint="give the instance a role that may use the key, or set AWS_PROFILE or AWS_*",
-        )
+    silence_botocore()
+    reason: str = "botocore finds no credentials"
+    hint: str | None = "give the instance a role that may use the key, or set AWS_PROFILE or AWS_*"
+    try:
+        found = session.get_credentials()
+    except Exception as error:  # noqa: BLE001 - as in `chain.Chain`
+        found, (reason, hint) = None, explain(error)
+    if found is None:
+        raise CredentialsError(reason, hint=hint)
 
     def client_for(region: str) -> Any:
         return session.create_client(

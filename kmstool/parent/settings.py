@@ -6,6 +6,7 @@
 import ipaddress
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from kmstool import limits
 from kmstool.arn import KeyArn
@@ -152,6 +153,20 @@ def make_target(host: str, port: int) -> Target:
     ):
         raise _no_target(text, "the host is not a name or an address")
     return Target(name, port)
+
+
+def check_endpoint_url(text: str) -> str:
+    """The same text. Raises `SettingError` where it is not the URL of a KMS."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not text.isascii() or not text.isprintable() or " " in text:
+        raise SettingError(
+            f"{quoted(text)} is not a URL", hint="it looks like https://kms.eu-west-1.amazonaws.com"
+        )
+    return text
 
 
 def _is_address(host: str, version: int) -> bool:

@@ -9,13 +9,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from support.emulator import RunningEmulator, running_emulator
 from support.parents import ParentProcess, parent_up
 from support.processes import run_kmstool
 
+from kmstool.cli.parent_up import _reload
 from kmstool.framing import build_credentials_request, build_relay_request, read_frame
+
+if TYPE_CHECKING:
+    from kmstool.parent.together import Together
 
 ROLE = "arn:aws:iam::111122223333:role/enclave"
 KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -260,6 +265,34 @@ def test_a_file_that_cannot_be_had_changes_nothing(text: str, said: str, port: i
             assert exchange(new, b"new") == b"new"
         assert not (parent.folder / "second").exists()
         assert "settings read again" in parent.rewrite(forward)
+
+
+def test_credentials_that_cannot_be_read_change_nothing(port: int, tmp_path: Path) -> None:
+    """botocore raises over a file of its own: no reason to drop what is open."""
+    forward = FORWARD.replace("PORT", str(port))
+    aws = tmp_path / "aws"
+    aws.write_text("[default\n")
+    with parent_up(forward, environ={"AWS_CONFIG_FILE": str(aws)}) as parent:
+        line = parent.rewrite(forward + RELAY)
+        assert "the settings of before are kept" in line
+        assert "ConfigParseError" in line
+        with parent.connect("direct") as new:
+            assert exchange(new, b"new") == b"new"
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError("s3cr3t")])
+def test_what_nobody_thought_of_changes_nothing_either(error: Exception, tmp_path: Path) -> None:
+    """Such as a descriptor or a thread that is not to be had: the others' connections go on."""
+
+    class Broken:
+        def change(self, _configuration: object) -> None:
+            raise error
+
+    lines: list[str] = []
+    file = tmp_path / "parent.toml"
+    file.write_text(FORWARD.replace("PORT", "1"))
+    said = _reload(file, lines.append)(cast("Together", Broken()))
+    assert said == lines[-1] == f"the settings of before are kept: {type(error).__name__}"
 
 
 def test_a_file_that_is_gone_changes_nothing(port: int) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -310,6 +311,13 @@ def test_a_library_user(
 # --- The process on the parent ------------------------------------------------------------------
 
 
+def test_its_credentials_are_in_no_core_file(relay: RelayProcess) -> None:
+    folder = Path("/proc") / str(relay.process.pid)
+    assert (folder / "environ").stat().st_uid == 0  # PR_SET_DUMPABLE 0 gives it to root
+    limits = (folder / "limits").read_text() if os.geteuid() == 0 else ""
+    assert not limits or re.search(r"Max core file size +0 +0 ", limits)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_and_its_socket_goes(
     emulator: RunningEmulator, arn: str, number: int, code: int
@@ -349,6 +357,7 @@ def test_the_socket_is_for_its_user_alone_and_a_stale_one_is_replaced(
         (["--listen", "vsock://:x", "--allow-key", "ARN"], 2, "port"),
         (["--listen", "unix:x", "--allow-key", "ARN", "--allow-cid", "16"], 2, "no CIDs"),
         (["--listen", "unix:/nonexistent/x", "--allow-key", "ARN"], 6, "cannot listen"),
+        (["--listen", "unix:x", "--allow-key", "ARN", "--endpoint-url", "kms"], 2, "is not a url"),
     ],
 )
 def test_what_the_relay_refuses_to_start_with(

@@ -23,7 +23,7 @@ from kmstool.endpoint import TcpAddress, UnixAddress, VsockAddress
 from kmstool.errors import CredentialsError, InputError, SettingError
 from kmstool.framing import build_credentials_request, read_frame
 from kmstool.parent import listening
-from kmstool.parent.chain import Chain, _explain, chain_of
+from kmstool.parent.chain import Chain, chain_of, explain
 from kmstool.parent.credentials import HandOut, check_settings, serve
 from kmstool.parent.issued import Issued
 from kmstool.parent.keeping import Keeper
@@ -222,7 +222,7 @@ def client_error(code: str, message: str = f"the token is {SECRET}") -> ClientEr
     ],
 )  # fmt: skip
 def test_what_is_said_of_a_failure(error: Exception, said: str, hint: str | None) -> None:
-    text, found = _explain(error)
+    text, found = explain(error)
     assert text == said
     assert (hint is None) is (found is None)
     assert found is None or (hint or "") in found

@@ -229,6 +229,19 @@ def test_without_credentials_it_says_so_at_once(
         kms_clients()
 
 
+def test_what_botocore_raises_over_credentials_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "misspelt")
+    with pytest.raises(CredentialsError, match=r"get credentials \(ProfileNotFound\)") as caught:
+        kms_clients()
+    assert caught.value.__context__ is None  # it may quote an answer
+
+
+@pytest.mark.parametrize("url", ["kms", "ftp://a", "http://a:b", "https://a b", "https://", ""])
+def test_an_endpoint_that_is_no_url_is_a_mistake(url: str) -> None:
+    with pytest.raises(SettingError, match="is not a URL"):
+        kms_clients(url)
+
+
 def test_without_botocore_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.import_module
 
