@@ -23,9 +23,9 @@ from kmstool.policy.check_key import policy_in
 from kmstool.policy.cloudtrail import CloudTrailEvent, parse_events
 from kmstool.policy.evaluate import Request, attestation_keys, encryption_context_keys, parse_policy
 from kmstool.policy.explain import Explanation, Verdict, explain
-from kmstool.policy.explain_attestation import is_attestation
 from kmstool.policy.explain_event import event_advice, event_line
 from kmstool.policy.explain_request import call_keys, is_session, role_of_session
+from kmstool.policy.keys import is_attestation
 from kmstool.policy.parse import IDENTITY
 
 if TYPE_CHECKING:

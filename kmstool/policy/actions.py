@@ -140,6 +140,14 @@ _BY_NAME: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+def takes_recipient(action: str) -> bool:
+    """Whether a request for the action, in any letter case, can carry an attestation document."""
+    return action.lower() in _TAKES_RECIPIENT
+
+
+_TAKES_RECIPIENT: Final = frozenset(map(str.lower, RECIPIENT_ACTIONS))
+
+
 def pattern_covers(pattern: str, action: str) -> bool:
     """Whether an element of `Action` matches an action; case-insensitive, as in IAM."""
     return glob_matches(pattern.lower(), action.lower())

@@ -29,7 +29,7 @@ from kmstool.limits import (
     POLICY_IMAGES_MAX,
     POLICY_MAX,
 )
-from kmstool.policy.keys import folded
+from kmstool.policy.keys import folded, register_index
 from kmstool.policy.parse import (
     Condition,
     Effect,
@@ -84,7 +84,6 @@ _ACCOUNT = re.compile(r"[0-9]{12}")
 _ADMINISTRATOR = re.compile(
     r"arn:aws[a-z-]*:iam::([0-9]{12}):(?:role|user)/[\w+=,.@/-]{1,576}", re.ASCII
 )
-_PCR_KEY = re.compile(r"kms:recipientattestation:pcr(0|[1-9][0-9]?)")
 _HEX = re.compile(rf"[0-9A-Fa-f]{{{2 * NSM_PCR_LENGTH}}}")
 
 
@@ -338,9 +337,9 @@ def canonical_policy(statements: Sequence[Mapping[str, object]]) -> str:
 def _image(statement: Statement) -> Image | None:
     pcrs: dict[int, bytes] = {}
     for condition in statement.conditions:
-        match = _PCR_KEY.fullmatch(folded(condition.key))
-        if match and len(condition.values) == 1 and _HEX.fullmatch(condition.values[0]):
-            pcrs[int(match[1])] = bytes.fromhex(condition.values[0])
+        index, value = register_index(condition.key), condition.values[0]
+        if index is not None and len(condition.values) == 1 and _HEX.fullmatch(value):
+            pcrs[index] = bytes.fromhex(value)
     return Image(pcrs) if pcrs else None
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from kmstool.limits import NSM_PCR_COUNT_MAX, NSM_PCR_LENGTH
+from kmstool.limits import NSM_PCR_LENGTH
 from kmstool.policy import check_rules as rules
 from kmstool.policy.actions import (
     OTHER_ACTIONS,
@@ -24,37 +24,17 @@ from kmstool.policy.actions import (
     is_about_anybody,
 )
 from kmstool.policy.check_rules import Finding, Rule
+from kmstool.policy.keys import ATTESTATION_PREFIX, is_attestation, register_index
 from kmstool.policy.operators import Quantifier
 from kmstool.policy.parse import Condition, Effect, Policy, Statement
 from kmstool.policy.printable import cut, shown
 
-# ASCII only: IAM's letter case knows no Kelvin sign.
-_ATTESTATION: Final = re.compile(r"kms:recipientattestation:(.*)", re.ASCII | re.IGNORECASE)
-_REGISTER: Final = re.compile(r"pcr(0|[1-9][0-9]?)", re.ASCII | re.IGNORECASE)
-_SHA384: Final = "imagesha384"
 _HEX: Final = re.compile(rf"[0-9A-Fa-f]{{{2 * NSM_PCR_LENGTH}}}")
 _WITHOUT_RECIPIENT: Final = tuple(
     action
     for action in (*WAYS_AROUND, *SEALING_ACTIONS, *OTHER_ACTIONS)
     if action not in RECIPIENT_ACTIONS
 )
-
-
-def attestation_name(condition: Condition) -> str | None:
-    """`PCR0` and the like, as written; None where the condition is about something else."""
-    found = _ATTESTATION.fullmatch(condition.key)
-    return found[1] if found else None
-
-
-def register_of(condition: Condition) -> int | None:
-    """The register that a condition is about; ImageSha384 is PCR0."""
-    name = attestation_name(condition)
-    if name is None:
-        return None
-    if name.lower() == _SHA384:
-        return 0
-    found = _REGISTER.fullmatch(name)
-    return int(found[1]) if found and int(found[1]) < NSM_PCR_COUNT_MAX else None
 
 
 def passes_when_missing(condition: Condition) -> bool:
@@ -65,14 +45,14 @@ def passes_when_missing(condition: Condition) -> bool:
 
 def named(statement: Statement) -> set[int]:
     """The registers whose value an Allow asks for, rightly or wrongly."""
-    found = (register_of(one) for one in statement.conditions if one.operator.base != "Null")
+    found = (register_index(one.key) for one in statement.conditions if one.operator.base != "Null")
     return {index for index in found if index is not None}
 
 
 def asks_for_attestation(statement: Statement) -> bool:
     """Whether no request without an attestation can fulfil the conditions."""
     return any(
-        attestation_name(one) is not None
+        is_attestation(one.key)
         and (
             "true" not in map(str.lower, one.values)
             if one.operator.base == "Null"
@@ -92,7 +72,7 @@ def pinned_by_denies(policy: Policy, action: str) -> dict[int, set[str]]:
         if statement.effect is not Effect.DENY or len(statement.conditions) != 1:
             continue
         (condition,) = statement.conditions
-        index = register_of(condition)
+        index = register_index(condition.key)
         fires_when_missing = condition.operator.negated and (
             condition.operator.quantifier is not Quantifier.ANY
         )
@@ -120,7 +100,7 @@ def can_hold(statement: Statement, pinned: dict[int, set[str]]) -> bool:
 
 def _asking(statement: Statement, index: int) -> Iterator[Condition]:
     for one in statement.conditions:
-        if register_of(one) == index and one.operator.base.startswith("StringEquals"):
+        if register_index(one.key) == index and one.operator.base.startswith("StringEquals"):
             yield one
 
 
@@ -128,16 +108,15 @@ def findings_of(statement: Statement) -> Iterator[Finding]:
     """What is wrong with the conditions of one statement."""
     for condition in statement.conditions:
         yield from _general(statement, condition)
-        name = attestation_name(condition)
-        if name is not None:
-            yield from _of_register(statement, condition, name)
+        if is_attestation(condition.key):
+            yield from _of_register(statement, condition)
     if statement.effect is Effect.DENY:
         yield from _of_deny(statement)
         return
     values = {
-        register_of(one): set(map(str.lower, one.values))
+        register_index(one.key): set(map(str.lower, one.values))
         for one in statement.conditions
-        if register_of(one) is not None and one.operator.base != "Null"
+        if register_index(one.key) is not None and one.operator.base != "Null"
     }
     if sum(len(one) > 1 for one in values.values()) > 1:
         several = ", ".join(f"PCR{index}" for index, one in values.items() if len(one) > 1)
@@ -161,15 +140,16 @@ def _general(statement: Statement, condition: Condition) -> Iterator[Finding]:
         yield Finding(rules.NEGATED_IN_ALLOW, found, statement)
 
 
-def _of_register(statement: Statement, condition: Condition, name: str) -> Iterator[Finding]:
+def _of_register(statement: Statement, condition: Condition) -> Iterator[Finding]:
     def found(rule: Rule, sentence: str) -> Finding:
         return Finding(rule, sentence, statement)
 
-    operator, index = condition.operator, register_of(condition)
+    operator, index = condition.operator, register_index(condition.key)
+    name = condition.key[len(ATTESTATION_PREFIX) :]
     if index is None:
         yield found(rules.NOT_A_REGISTER, f"{shown(name)} is no register of an enclave")
         return
-    if name.lower() == _SHA384:
+    if name.lower() == "imagesha384":
         yield found(rules.IMAGE_SHA384, "it names ImageSha384")
     if operator.base == "Null":
         return
@@ -207,8 +187,8 @@ def _of_values(statement: Statement, condition: Condition, index: int) -> Iterat
 
 
 def _of_deny(statement: Statement) -> Iterator[Finding]:
-    about = [one for one in statement.conditions if attestation_name(one) is not None]
-    negated = (register_of(one) for one in about if one.operator.negated)
+    about = [one for one in statement.conditions if is_attestation(one.key)]
+    negated = (register_index(one.key) for one in about if one.operator.negated)
     registers = sorted({index for index in negated if index is not None})
     if len(registers) > 1:
         several = ", ".join(f"PCR{index}" for index in registers)

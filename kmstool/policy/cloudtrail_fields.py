@@ -14,7 +14,7 @@ from typing import Final
 
 from kmstool.errors import InputError
 from kmstool.limits import NSM_PCR_COUNT_MAX, NSM_PCR_LENGTH
-from kmstool.policy.explain_attestation import RECIPIENT_ACTIONS
+from kmstool.policy.actions import takes_recipient
 from kmstool.policy.explain_request import no_service
 from kmstool.policy.keys import ATTESTATION_PREFIX, attestation_keys, encryption_context_keys
 from kmstool.policy.parse import IDENTITY
@@ -204,7 +204,7 @@ def read_recipient(
     """PCRs where the event has them; unknown, or truly missing, otherwise."""
     recipient = additional.get("recipient") if isinstance(additional, dict) else None
     if recipient is None:
-        if f"kms:{operation}".lower() not in RECIPIENT_ACTIONS:
+        if not takes_recipient(f"kms:{operation}"):
             return None, {}, {}
         return None, {}, {ATTESTATION_PREFIX: NO_RECIPIENT}
     members = object_of(recipient, "recipient")

@@ -7,26 +7,15 @@ measurements". An enclave in debug mode attests PCR0, PCR1 and PCR2 as zeros.
 from collections.abc import Sequence
 from typing import Final
 
-from kmstool.policy.explain_values import defects, is_spoiled, is_zero, register_index
-from kmstool.policy.keys import ATTESTATION_PREFIX
+from kmstool.policy.actions import takes_recipient
+from kmstool.policy.explain_values import defects, is_spoiled, is_zero
+from kmstool.policy.keys import ATTESTATION_PREFIX, register_index
 from kmstool.policy.operators import parse_operator
 from kmstool.policy.request import Request
 from kmstool.policy.results import ConditionResult
 from kmstool.policy.wording import short_hex
 
-RECIPIENT_ACTIONS: Final = frozenset(
-    f"kms:{name}"
-    for name in (
-        "decrypt", "derivesharedsecret", "generatedatakey", "generatedatakeypair", "generaterandom"
-    )
-)  # fmt: skip
-
 _IMAGE: Final = (0, 1, 2)
-
-
-def is_attestation(key: str) -> bool:
-    """Whether the key comes from an attestation document."""
-    return key.lower().startswith(ATTESTATION_PREFIX)
 
 
 def attestation_causes(failed: Sequence[ConditionResult], request: Request) -> list[str]:
@@ -44,7 +33,7 @@ def attestation_causes(failed: Sequence[ConditionResult], request: Request) -> l
 
 
 def _unattested(request: Request) -> str:
-    if request.action.lower() not in RECIPIENT_ACTIONS:
+    if not takes_recipient(request.action):
         return (
             f"{request.action} takes no attestation document, so that no condition on"
             " kms:RecipientAttestation holds for it: only Decrypt, DeriveSharedSecret,"

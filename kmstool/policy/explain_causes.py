@@ -9,8 +9,8 @@ Sources: AWS KMS Developer Guide, "AWS KMS condition keys" and "Key policies"; I
 from collections.abc import Callable
 from typing import Final
 
-from kmstool.policy.explain_attestation import attestation_causes, is_attestation
-from kmstool.policy.keys import CONTEXT_PREFIX
+from kmstool.policy.explain_attestation import attestation_causes
+from kmstool.policy.keys import CONTEXT_PREFIX, is_attestation
 from kmstool.policy.operators import parse_operator
 from kmstool.policy.parse import PrincipalKind, Statement
 from kmstool.policy.printable import cut, shown

@@ -11,24 +11,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from kmstool.limits import NSM_PCR_COUNT_MAX, NSM_PCR_LENGTH
-from kmstool.policy.keys import ATTESTATION_PREFIX
+from kmstool.policy.keys import ATTESTATION_PREFIX, register_index
 from kmstool.policy.operators import parse_operator
 from kmstool.policy.printable import shown
 from kmstool.policy.request import Request
 from kmstool.policy.results import ConditionResult
 
 _DIGITS: Final = 2 * NSM_PCR_LENGTH
-_PCR = re.compile(r"pcr(0|[1-9][0-9]?)")
 _HEX = re.compile(r"[0-9a-fA-F]*")
-
-
-def register_index(key: str) -> int | None:
-    """N of `kms:RecipientAttestation:PCRN`, 0 of ImageSha384, None of any other key."""
-    name = key.lower().removeprefix(ATTESTATION_PREFIX)
-    if name == "imagesha384":
-        return 0
-    match = _PCR.fullmatch(name)
-    return int(match[1]) if match else None
 
 
 def is_zero(values: Sequence[str]) -> bool:

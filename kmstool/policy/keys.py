@@ -29,7 +29,8 @@ _ALWAYS_TOLD: Final = frozenset(
     }
 )
 # An enclave's document has PCR0 to PCR31; NitroTPM's are of another platform, so truly missing.
-_PCR = re.compile(r"kms:recipientattestation:(?:nitrotpm)?pcr(?:[0-9]|[12][0-9]|3[01])")
+_PCR = re.compile(r"kms:recipientattestation:(nitrotpm)?pcr([0-9]|[12][0-9]|3[01])")
+_IMAGE_SHA384: Final = ATTESTATION_PREFIX + "imagesha384"
 
 
 def folded(name: str) -> str:
@@ -50,6 +51,20 @@ _LOWER: Final = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRST
 
 def _any_case(text: str) -> str:
     return text.casefold().upper().casefold()
+
+
+def is_attestation(key: str) -> bool:
+    """Whether the key comes from an attestation document."""
+    return folded(key).startswith(ATTESTATION_PREFIX)
+
+
+def register_index(key: str) -> int | None:
+    """The enclave's register that a key is about, 0..31; ImageSha384 is PCR0."""
+    name = folded(key)
+    if name == _IMAGE_SHA384:
+        return 0
+    found = _PCR.fullmatch(name)
+    return int(found[2]) if found and not found[1] else None
 
 
 def is_missing_when_absent(key: str) -> bool:

@@ -8,7 +8,7 @@ are quoted and made printable.
 from collections.abc import Sequence
 
 from kmstool.errors import printable
-from kmstool.policy.keys import ATTESTATION_PREFIX, CONTEXT_PREFIX
+from kmstool.policy.keys import ATTESTATION_PREFIX, CONTEXT_PREFIX, register_index
 from kmstool.policy.operators import Quantifier
 from kmstool.policy.parse import Condition
 from kmstool.policy.printable import shown
@@ -77,9 +77,9 @@ def _missing(key: str, *, attested: bool) -> str:
 
 def _is_debug_pcr(key: str, request_values: Sequence[str]) -> bool:
     """PCR0 to 2 measure the image; an enclave in debug mode attests them as zeros."""
-    name = key.lower().removeprefix(ATTESTATION_PREFIX)
-    measured = name in ("imagesha384", "pcr0", "pcr1", "pcr2")
-    return measured and all(value and not value.strip("0") for value in request_values)
+    return register_index(key) in (0, 1, 2) and all(
+        value and not value.strip("0") for value in request_values
+    )
 
 
 _RELATIONS = {
