@@ -132,6 +132,9 @@ def examine(
     Args:
         tolerance: a caveat that it does not accept makes a finding wrong.
         begun: told the name of each check that is tried, before it is.
+
+    Raises:
+        SettingError: a check is given a time that makes no sense.
     """
     failed: set[str] = set()
     for check in checks:
@@ -157,10 +160,11 @@ def _tolerated(outcome: Outcome, tolerance: Tolerance) -> Outcome:
 def _run(check: Check) -> Outcome:
     outcomes: list[Outcome] = []
     faults: list[BaseException] = []
+    deadline = Deadline(check.seconds)
 
     def work() -> None:
         try:
-            outcomes.append(check.run(Deadline(check.seconds)))
+            outcomes.append(check.run(deadline))
         except KmstoolError as error:
             outcomes.append(wrong(str(error), error.hint))
         except BaseException as error:  # noqa: BLE001 - raised again below

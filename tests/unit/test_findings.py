@@ -6,7 +6,7 @@ import pytest
 
 from kmstool.caveats import CUSTOM_ROOTS, DEBUG_ENCLAVE, Tolerance
 from kmstool.endpoint import Deadline
-from kmstool.errors import TransportError
+from kmstool.errors import SettingError, TransportError
 from kmstool.findings import (
     Check,
     Outcome,
@@ -87,6 +87,11 @@ def test_a_check_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch)
     assert found[0].outcome.verdict is Verdict.WRONG
     assert "no answer within 0.05 seconds" in found[0].outcome.text
     assert found[1].outcome.verdict is Verdict.NOT_TRIED
+
+
+def test_a_time_that_makes_no_sense() -> None:
+    with pytest.raises(SettingError, match="nan seconds"):
+        list(examine([Check("a", float("nan"), lambda _deadline: fine("good"))]))
 
 
 def test_a_caveat_that_is_not_accepted_makes_a_finding_wrong() -> None:
