@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kmstool.caveats import Caveat
 from kmstool.cli.input import check_size, parse_base64, read_bytes
-from kmstool.errors import SettingError
+from kmstool.errors import DocumentError, SettingError
 
 _WHAT = "the file of measurements"
 IMAGE_PCRS = (0, 1, 2)
@@ -61,21 +61,25 @@ def read_measured(
         signature = read_bytes(release_signature, what="the release's signature")
         return Measured(verify_release(data, signature, read_public_key(release_key)), {})
     if data.startswith(_DOCUMENT):
-        return _of_document(data)
+        return _of_document(data, source)
     if data.startswith(_DOCUMENT_BASE64):
-        return _of_document(parse_base64(data, what=_WHAT, hint=None))
+        return _of_document(parse_base64(data, what=_WHAT, hint=None), source)
     return Measured(parse_measurements(data), {})
 
 
-def _of_document(data: bytes) -> Measured:
+def _of_document(data: bytes, source: str) -> Measured:
     from kmstool.attestation.document import parse_document  # noqa: PLC0415
     from kmstool.attestation.verify import own_time, verify_document  # noqa: PLC0415
     from kmstool.session import attestation_root  # noqa: PLC0415
 
     root, caveats = attestation_root()
-    # A stored document is as good as it was; how old it may be is not asked of measurements.
-    at = own_time(parse_document(data))
-    pcrs = verify_document(data, root_der=root, at=at).document.pcrs
+    try:
+        # A stored document is as good as it was; how old it may be is not asked of measurements.
+        at = own_time(parse_document(data))
+        pcrs = verify_document(data, root_der=root, at=at).document.pcrs
+    except DocumentError as error:  # of two documents, as in `verify`, the one that is meant
+        message = f"{source}, taken for an image: {error}"
+        raise DocumentError(message, step=error.step, hint=error.hint) from None
     image = {index: pcrs[index] for index in IMAGE_PCRS if index in pcrs}
     if any(pcrs.get(_SIGNED_PCR, b"")):
         image[_SIGNED_PCR] = pcrs[_SIGNED_PCR]

@@ -216,16 +216,6 @@ def read_locked_policy(text: str, *, key_spec: str) -> LockedPolicy:
     return locked
 
 
-def parse_administrator(text: str, *, account: str) -> str:
-    """The ARN of a role or user of the account, as it was given.
-
-    Raises:
-        SettingError: it is something else.
-    """
-    _check_administrator(text, account)
-    return text
-
-
 def _check_administrator(text: str, account: str) -> None:
     match = _ADMINISTRATOR.fullmatch(text)
     if match is None:

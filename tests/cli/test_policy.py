@@ -102,6 +102,7 @@ def test_verify_takes_a_document_for_what_to_expect(run: InProcess, sources: Pat
 def test_a_document_that_is_not_genuine(in_process: InProcess, sources: Path) -> None:
     done = in_process(*BUILD, "--pcr-from", "document")  # AWS' root is asked for
     assert (done.code, done.stdout) == (8, b"")
+    assert done.error.startswith("document, taken for an image: the certificate chain does not")
 
 
 def test_to_a_file(run: InProcess, work: Path) -> None:
