@@ -162,9 +162,18 @@ class Sts:
 
 
 def _trusts(role: Principal, caller: Principal) -> bool:
-    return caller.account_id == role.account_id and (
-        caller.arn in role.trusts or caller.caller_arn in role.trusts
-    )
+    """Whether the trust policy lets the caller in, and the session policy that it may have does.
+
+    A session that assumes its own role again would otherwise be rid of what lessens it. Where the
+    session itself is named, only an explicit Deny counts (IAM User Guide, "Session policies").
+    """
+    named = caller.caller_arn in role.trusts
+    if caller.account_id != role.account_id or not (named or caller.arn in role.trusts):
+        return False
+    if caller.session is None or caller.session.policy is None:
+        return True
+    decision = caller.session.policy.decide("sts:AssumeRole", caller, role.arn, {})
+    return decision.allowed or (named and decision.decided_by is None)
 
 
 def _duration(text: str | None, *, chained: bool) -> int:

@@ -18,6 +18,7 @@ from support.emulator import RunningEmulator, running_emulator
 
 from kmstool.arn import parse_key_arn
 from kmstool.emulator.principals import ADMIN_ARN, ENCLAVE_ARN, Principal
+from kmstool.emulator.sts import _trusts
 from kmstool.parent.session_policy import session_policy_for
 
 SESSION_ARN = "arn:aws:sts::111122223333:assumed-role/enclave/try"
@@ -259,6 +260,47 @@ def test_the_role_may_assume_itself_for_an_hour_at_most(trial: Trial) -> None:
     assert sts.assume_role(**request)
     code, message = refusal(sts.assume_role, DurationSeconds=3_601, **request)
     assert (code, "role chaining" in message) == ("ValidationError", True)
+
+
+@pytest.mark.parametrize(
+    ("statements", "allowed"),
+    [
+        ([statement("kms:*")], False),
+        ([statement("kms:*"), statement("sts:AssumeRole", ENCLAVE_ARN)], True),
+        ([statement("*")], True),
+        ([statement("sts:AssumeRole", ADMIN_ARN)], False),
+        ([statement("*"), statement("sts:*", effect="Deny")], False),
+    ],
+)
+def test_a_lessened_session_does_not_get_rid_of_its_policy(
+    trial: Trial, statements: Any, allowed: bool
+) -> None:
+    """A trust policy that names the role is no way around the session's own policy."""
+    sts = sts_of(trial.emulator, trial.assume(policy(*statements)))
+    request = {"RoleArn": ENCLAVE_ARN, "RoleSessionName": "again"}
+    if allowed:
+        assert sts.assume_role(**request)
+    else:
+        code, message = refusal(sts.assume_role, **request)
+        assert (code, "perform: sts:AssumeRole on" in message) == ("AccessDenied", True)
+
+
+def test_a_trust_policy_that_names_the_session_stands_alone(trial: Trial) -> None:
+    """As in a key policy: then only an explicit Deny counts."""
+    principals = trial.emulator.emulator.principals
+    role = principals.named(ENCLAVE_ARN)
+    named = replace(role, trusts=(SESSION_ARN,))
+    sessions = {
+        name: principals.find(trial.assume(policy(*statements)).access_key_id)
+        for name, statements in (
+            ("silent", [statement("kms:*")]),
+            ("deny", [statement("kms:*"), statement("sts:*", effect="Deny")]),
+        )
+    }
+    assert sessions["silent"] is not None
+    assert sessions["deny"] is not None
+    assert _trusts(named, sessions["silent"])
+    assert not _trusts(named, sessions["deny"])
 
 
 @pytest.mark.parametrize(
