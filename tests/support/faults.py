@@ -197,6 +197,17 @@ class ForwardProcess:
                 found.append(str(entry.readlink()).partition(":")[0])
         return sorted(kind for kind in found if kind != "pipe")
 
+    def settled(self) -> tuple[list[str], int]:
+        """Its descriptors and threads, when nothing changes any more."""
+        found: list[tuple[list[str], int]] = []
+
+        def steady() -> bool:
+            found.append((self.descriptors(), self.threads()))
+            return len(found) > 3 and found[-1] == found[-2] == found[-3]
+
+        until(steady)
+        return found[-1]
+
     def pipes(self) -> int:
         """How many descriptors of pipes are open."""
         links = (entry.readlink() for entry in Path(f"/proc/{self.pid}/fd").iterdir())

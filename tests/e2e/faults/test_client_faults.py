@@ -179,7 +179,7 @@ def test_five_thousand_connections_against_a_limit_of_500(
     """4,500 are refused long before any time limit; the 500 work, and then there is room again."""
     options = ("--connections", "500", "--connections-per-cid", "500")
     with ForwardProcess(way, target.address, *options) as forward:
-        at_rest = forward.descriptors()
+        at_rest, _threads = forward.settled()
         with crowd(way, 5_000) as clients:
             ended = gone(clients, len(clients) - 500)
             for sock in ended:
@@ -296,7 +296,7 @@ def test_descriptors_that_run_out_come_back(way: Way, target: Target, spare: int
     with ForwardProcess(way, target.address, *options) as forward:
         Exchange(way).result()
         until(lambda: forward.open == 0)
-        at_rest = forward.descriptors()
+        at_rest, _threads = forward.settled()
         number = len(at_rest) + forward.pipes() + spare
         resource.prlimit(forward.pid, resource.RLIMIT_NOFILE, (number, number))
         with contextlib.ExitStack() as stack:
