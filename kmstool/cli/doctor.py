@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 from click.core import ParameterSource
@@ -24,10 +24,11 @@ from kmstool.cli.options import (
     RequestOptions,
     as_mapping,
     connection_options,
+    nitro_root_option,
 )
 from kmstool.cli.output import Output, deliver, encode_json
 from kmstool.cli.results import as_json as caveats_as_json
-from kmstool.errors import CheckFailedError, KmsError
+from kmstool.errors import CheckFailedError, KmsError, LocalFileError
 from kmstool.findings import Check, Finding, Verdict, examine
 from kmstool.session import DEV_NSM, SessionOptions
 
@@ -42,6 +43,7 @@ _OF_THE_OTHER: Final = {
         "grant_token": "--grant-token",
         "credentials": "--credentials",
         "roots_file": "--roots",
+        "nitro_root": "--nitro-root",
     },
 }
 
@@ -91,6 +93,7 @@ _OF_THE_OTHER: Final = {
     metavar="FILE",
     help="On the parent: what `parent up` starts  [default: as there]",
 )
+@nitro_root_option
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 @connection_options
 def doctor(
@@ -128,7 +131,7 @@ def doctor(
         checks = _inside(session, key, **values)
     else:
         checks = _parent(session, key, config_file)
-    paper = None if as_json else Paper(sys.stdout, [check.name for check in checks])
+    paper = None if as_json else _paper(checks)
     findings = []
     for finding in examine(
         checks,
@@ -156,6 +159,7 @@ def _inside(
     encryption_context: tuple[tuple[str, str], ...],
     grant_token: tuple[str, ...],
     policy_file: str | None,
+    nitro_root: str | None,
 ) -> tuple[Check, ...]:
     from kmstool.doctor.access import Wish  # noqa: PLC0415 - not for --help
     from kmstool.doctor.inside import inside_checks  # noqa: PLC0415
@@ -169,7 +173,7 @@ def _inside(
     )
     if policy_file is not None:
         wish = replace(wish, explain=_explainer(policy_file, key, context))
-    return inside_checks(session, wish)
+    return inside_checks(session, wish, nitro_root=nitro_root)
 
 
 def _explainer(
@@ -205,6 +209,13 @@ def _parent(
         host=host,
         region=region,
     )
+
+
+def _paper(checks: tuple[Check, ...]) -> Paper:
+    stdout: TextIO | None = sys.stdout
+    if stdout is None:  # it was closed when Python started
+        raise LocalFileError("stdout could not be written: it is closed", hint="redirect it")
+    return Paper(stdout, [check.name for check in checks])
 
 
 def _is_inside() -> bool:

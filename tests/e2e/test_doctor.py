@@ -291,3 +291,27 @@ def test_a_policy_at_hand_says_what_in_it_fails(
     assert "PCR0" in advice
     done = run("doctor", "--policy", "policy.json", env=emulator.kmstool_environ())
     assert (done.code, done.error) == (2, "--policy is of a key: give --key-id")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "said"),
+    [
+        ("> /dev/full", "output could not be written: no space left on device"),
+        (">&-", "stdout could not be written: it is closed"),
+        ("| true", None),
+    ],
+)
+def test_nobody_takes_the_report(
+    emulator: RunningEmulator, redirection: str, said: str | None
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; kmstool doctor {redirection}"],
+        env={**environ(), **emulator.kmstool_environ()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 11
+    assert "bug" not in done.stderr
+    if said is not None:
+        assert f"kmstool: error: {said}\n" in done.stderr
