@@ -48,10 +48,11 @@ COPY kmstool/policy /build/rooms/kmstool/policy/
 COPY kmstool/roots /build/rooms/kmstool/roots/
 COPY kmstool/sealing /build/rooms/kmstool/sealing/
 
-COPY requirements/python-modules.txt scripts/image/assemble.py scripts/image/modules.py /build/
+COPY requirements/python-modules.txt /build/
+COPY scripts/image/__init__.py scripts/image/assemble.py scripts/image/modules.py /build/image/
 ARG SOURCE_DATE_EPOCH=0
-RUN PYTHONHASHSEED=0 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} \
-    python3 -B /build/assemble.py /build /rootfs /shell
+RUN cd /build && PYTHONHASHSEED=0 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} \
+    python3 -B -m image.assemble /build /rootfs /shell
 
 # No shell, no package manager, no network tool: one interpreter and its program.
 FROM scratch AS minimal

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
     secret = Path(secret_file).read_bytes()
     prices: dict[str, int] = json.loads(Path(prices_file).read_text())
     with listener(address) as listening:
-        print("ready", file=sys.stderr, flush=True)
+        sys.stderr.write("ready\n")
         while True:
             connection, _ = listening.accept()
             with connection:

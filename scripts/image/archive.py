@@ -9,6 +9,7 @@ of what is in it. Modes are taken from the tree, where scripts/image/assemble.py
 import hashlib
 import io
 import json
+import stat
 import sys
 import tarfile
 from pathlib import Path
@@ -24,20 +25,29 @@ def write_tar(root: Path, output: io.BufferedIOBase, epoch: int) -> None:
     """
     with tarfile.open(fileobj=output, mode="w", format=FORMAT) as archive:
         for path in sorted(root.rglob("*"), key=lambda item: str(item.relative_to(root))):
-            entry = archive.gettarinfo(path, str(path.relative_to(root)))
-            if entry is None or not (entry.isfile() or entry.isdir() or entry.issym()):
-                if entry is not None and entry.islnk():
-                    entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", path.stat().st_size
-                else:
-                    raise ValueError(f"{path} is neither file nor folder nor symbolic link")
-            entry.uid = entry.gid = 0
-            entry.uname = entry.gname = ""
+            entry = describe(path, str(path.relative_to(root)))
             entry.mtime = epoch
             if entry.isfile():
                 with path.open("rb") as content:
                     archive.addfile(entry, content)
             else:
                 archive.addfile(entry)
+
+
+def describe(path: Path, name: str) -> tarfile.TarInfo:
+    """The header of one entry, of what may be in an image: no user, no device, no second name."""
+    status = path.lstat()
+    entry = tarfile.TarInfo(name)
+    entry.mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISREG(status.st_mode):
+        entry.size = status.st_size
+    elif stat.S_ISLNK(status.st_mode):
+        entry.type, entry.linkname = tarfile.SYMTYPE, str(path.readlink())
+    elif stat.S_ISDIR(status.st_mode):
+        entry.type = tarfile.DIRTYPE
+    else:
+        raise ValueError(f"{path} is neither file nor folder nor symbolic link")
+    return entry
 
 
 def figures(root: Path) -> dict[str, int]:

@@ -7,9 +7,10 @@ one. Every mode is set, nothing is owned by anyone but root, and bytecode is com
 bytes depend on the source alone (PEP 552, unchecked hashes: it is not compared with the source at
 run time, which whoever changes a file in a running image could change as well).
 
-    python3 assemble.py BUILD ROOT SHELL
+    python3 -m image.assemble BUILD ROOT SHELL
 
-BUILD has rooms/kmstool/, packages/ (what pip unpacked) and python-modules.txt; ROOT and SHELL are made.
+BUILD has rooms/kmstool/, packages/ (what pip unpacked) and python-modules.txt; ROOT and SHELL are
+made.
 """
 
 import compileall
@@ -22,8 +23,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-import modules
+from image import modules
 
 PROGRAM = """\
 #!/usr/bin/python3 -IB
@@ -131,9 +131,7 @@ def libraries(root: Path) -> None:
 
 def links_of(path: Path) -> set[str]:
     """What the loader resolves for one file, as paths."""
-    found = subprocess.run(
-        ["ldd", str(path)], capture_output=True, text=True, check=False
-    ).stdout
+    found = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=False).stdout
     if "not found" in found:
         raise SystemExit(f"{path} links to a library that is not there:\n{found}")
     words = (word for line in found.splitlines() for word in line.split())
@@ -212,7 +210,7 @@ def owner(path: str) -> str | None:
     if not _owners:
         for listing in sorted(Path("/var/lib/dpkg/info").glob("*.list")):
             for line in listing.read_text().splitlines():
-                if os.path.isfile(line):
+                if Path(line).is_file():
                     folder, name = os.path.split(line)
                     _owners[f"{os.path.realpath(folder)}/{name}"] = listing.stem
     # A library is here under the name that is asked for; the package may have it as a link.

@@ -1,6 +1,6 @@
-"""What enclave.Dockerfile copies into the image, read from its COPY lines, and a folder with just that.
+"""What enclave.Dockerfile copies into the image, by its COPY lines; a folder with just that.
 
-    python -m image.context stage FOLDER     copies the sources there; prints the hash of all of them
+    python -m image.context stage FOLDER     copies the sources there, prints the hash of all
     python -m image.context sources          prints the names that are copied
 
 The Dockerfile is the only list: whatever else wants to know what is in the image asks here.

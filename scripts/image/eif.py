@@ -12,11 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kmstool.attestation.eif import read_eif
-from kmstool.attestation.eif_writer import write_eif
 from vm.archive import tree, write_archive
 from vm.image import COMMAND_LINE, first_ramdisk
 from vm.tools import Tools
+
+from kmstool.attestation.eif import read_eif
+from kmstool.attestation.eif_writer import write_eif
 
 
 def write(root: Path, kernel: Path, target: Path) -> dict[int, bytes]:

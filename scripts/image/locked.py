@@ -1,4 +1,4 @@
-"""Which Debian packages and wheels are in an image, and how that differs from requirements/image.lock.
+"""Which Debian packages and wheels are in an image; what requirements/image.lock has otherwise.
 
 A line for each: `deb NAME VERSION ARCHITECTURE SHA256`, the hash being that of the .deb as Debian's
 signed lists have it, or `wheel FILE SHA256`. Only what gives the image a file is named: the base is
@@ -30,8 +30,10 @@ def lines_of(root: Path, packages: Path, wheels: Path) -> list[str]:
     names = {path.name for path in (root / "var/lib/dpkg/status.d").iterdir()}
     rows = [line.split() for line in packages.read_text().splitlines()]
     found = [f"deb {' '.join(row)}" for row in rows if row[0] in names]
-    for path in wheels.glob("*.whl"):
-        found.append(f"wheel {path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    found += [
+        f"wheel {path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in wheels.glob("*.whl")
+    ]
     return sorted(found)
 
 
@@ -45,7 +47,9 @@ def difference(there: list[str], locked: list[str], target: str) -> list[str]:
     if target != "shell":
         locked = [line for line in locked if line.split()[1] not in ONLY_SHELL]
     missing = [f"locked, and not in this image: {line}" for line in locked if line not in there]
-    return missing + [f"in this image, and not locked: {line}" for line in there if line not in locked]
+    return missing + [
+        f"in this image, and not locked: {line}" for line in there if line not in locked
+    ]
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,7 @@
-"""The enclave image, built by `scripts/build-enclave-image`, and programs in it as an enclave would.
+"""The enclave image that `scripts/build-enclave-image` makes, and programs in it, confined.
 
-with mounted(image, *layers) as root:       # overlay: what an image built on it would add
-    run_inside(root, ["kmstool", …])        # no capability, no way to write to the root
+with layer({"app/entry": …}) as more:             # what an image built on it would add
+    Confined(build("shell"), [more]).run("/app/entry")
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import functools
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,13 +98,16 @@ class Confined:
 
     @contextlib.contextmanager
     def start(
-        self, arguments: Sequence[str], environ: Mapping[str, str] | None = None, **options: int
+        self, arguments: Sequence[str], environ: Mapping[str, str] | None = None
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A process with no capability, no new privileges, and a root that nobody can write to."""
         if shutil.which("bwrap") is None or os.geteuid() != 0:
             pytest.skip("bubblewrap is not installed, or this is not root")
-        mount = tempfile.mkdtemp(prefix="kmstool-")
-        lower = ":".join(str(path) for path in (*self.layers, self.image.root))
+        folder = Path(tempfile.mkdtemp(prefix="kmstool-"))
+        mount = str(folder / "root")
+        for name in ("empty", "root"):  # an overlay wants two layers at least
+            (folder / name).mkdir()
+        lower = ":".join(str(path) for path in (*self.layers, self.image.root, folder / "empty"))
         binds = [
             word
             for name, path in (self.runs or {}).items()
@@ -124,7 +126,6 @@ class Confined:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            **options,
         )
         try:
             with process:
@@ -133,7 +134,7 @@ class Confined:
                 finally:
                     process.kill()
         finally:
-            Path(mount).rmdir()
+            shutil.rmtree(folder)
 
     def run(
         self, *arguments: str, environ: Mapping[str, str] | None = None, stdin: bytes = b""
@@ -147,8 +148,3 @@ class Confined:
 def python(code: str) -> list[str]:
     """The image's own Python, as its programs start it."""
     return ["/usr/bin/python3", "-IB", "-c", code]
-
-
-def host_python() -> str:
-    """This environment's Python."""
-    return sys.executable
