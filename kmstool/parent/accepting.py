@@ -4,17 +4,15 @@ What a client beyond a limit gets is a closed connection at once, never a place 
 """
 
 import errno
-import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from kmstool import limits
 from kmstool.endpoint import Address, TcpAddress, UnixAddress, VsockAddress
 from kmstool.parent.carrying import Peer
-from kmstool.parent.listening import listen
+from kmstool.parent.listening import SocketFile, listen
 from kmstool.parent.loop import IN, Loop, Timer
 
 _ACCEPTS_A_ROUND: Final = 64  # so that a flood of clients does not keep the others waiting
@@ -50,8 +48,7 @@ class Listener:
         self._pause: Timer | None = None
         self._socket = listen(address, backlog=limits.FORWARD_BACKLOG)
         self._socket.setblocking(False)
-        # Its own socket file, to remove no other one's at the end.
-        self._file = _file_of(address)
+        self._file = SocketFile(address)
 
     @property
     def socket_address(self) -> Any:
@@ -66,17 +63,13 @@ class Listener:
         """Stops; who waits to be accepted is reset by the system. On the loop's thread."""
         if self._pause is not None:
             self._pause.cancel()
-        self._remove_file()
+        self._file.remove()
         self._loop.close(self._socket)
 
     def abandon(self) -> None:
         """The same for one that was never started; from any thread."""
-        self._remove_file()
+        self._file.remove()
         self._socket.close()
-
-    def _remove_file(self) -> None:
-        if isinstance(self.address, UnixAddress) and self._file == _file_of(self.address):
-            Path(self.address.path).unlink(missing_ok=True)
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_A_ROUND):
@@ -117,13 +110,3 @@ def peer_of(address: Address, peer: Any) -> Peer:
             return Peer(f"tcp {peer[0]} {peer[1]}", None)
         case UnixAddress():
             return Peer("unix", None)
-
-
-def _file_of(address: Address) -> tuple[int, int] | None:
-    if not isinstance(address, UnixAddress):
-        return None
-    try:
-        status = os.stat(address.path)  # noqa: PTH116 - one system call
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -61,6 +61,7 @@ class Service:
         self._handler = handler
         self._report = report
         self._listener = listen(address)
+        self._file = SocketFile(address)
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
         self._woken, self._waker = os.pipe()
@@ -90,9 +91,8 @@ class Service:
         os.close(self._waker)
         self._thread.join()
         os.close(self._woken)
+        self._file.remove()
         self._listener.close()
-        if isinstance(self._address, UnixAddress):
-            Path(self._address.path).unlink(missing_ok=True)
         deadline = Deadline(grace)
         with self._lock:
             connections = dict(self._connections)
@@ -264,12 +264,35 @@ def listen(address: Address, *, backlog: int = limits.PARENT_CONNECTIONS_MAX) ->
     return listener
 
 
+class SocketFile:
+    """The file of an address that was just listened on, if it has one."""
+
+    def __init__(self, address: Address) -> None:
+        self._path = address.path if isinstance(address, UnixAddress) else None
+        self._which = self._look()
+
+    def remove(self) -> None:
+        """Takes it away, and no other one's: somebody may listen at the same path by now."""
+        if self._path is not None and self._which == self._look():
+            Path(self._path).unlink(missing_ok=True)
+
+    def _look(self) -> tuple[int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            status = os.lstat(self._path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
 def _cannot(address: Address, error: OSError) -> TransportError:
     hints = {
         errno.EAFNOSUPPORT: "this kernel has no such sockets: on a parent instance, load the module"
         " vsock",
         errno.EACCES: "ports below 1024 and other users' folders need rights that this process has"
         " not",
+        errno.ENOENT: "make the folder that the socket is to be in",
         errno.EMFILE: "raise the limit of descriptors: ulimit -n, or LimitNOFILE of systemd",
     }
     return TransportError(

@@ -257,6 +257,22 @@ def test_a_socket_that_nobody_serves_is_replaced_and_another_file_is_not(path: P
     assert path.read_text() == "precious"
 
 
+def test_the_end_of_a_service_leaves_the_socket_of_another_alone(path: Path) -> None:
+    """Such as the one that was started in its place, or one that a reload gave the address to."""
+    with contextlib.ExitStack() as stack:
+        with Running(path):
+            path.unlink()
+            stack.enter_context(listen(UnixAddress(str(path))))
+            there = path.stat().st_ino
+        assert path.stat().st_ino == there
+
+
+def test_a_folder_that_is_missing_is_named(path: Path) -> None:
+    with pytest.raises(TransportError, match="No such file") as caught:
+        listen(UnixAddress(str(path / "not" / "here")))
+    assert caught.value.hint == "make the folder that the socket is to be in"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_tcp(host: str) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
