@@ -39,6 +39,11 @@ CUSTOM_ROOTS = Caveat(
     "custom-roots",
     "the connection to KMS is checked against roots that were given, not against Amazon's",
 )
+CUSTOM_NITRO_ROOT = Caveat(
+    "custom-nitro-root",
+    "attestation documents are checked against a root that was given, not against that of AWS Nitro"
+    " Enclaves: they prove what whoever holds that root's key says",
+)
 KMS_RANDOM = Caveat(
     "kms-random",
     "random bytes from KMS are only as good as the TLS session that carried them, which needed"
@@ -109,6 +114,7 @@ CATALOGUE: dict[str, Caveat] = {
         DEBUG_ENCLAVE,
         UNPINNED_KEY,
         CUSTOM_ROOTS,
+        CUSTOM_NITRO_ROOT,
         KMS_RANDOM,
         CREDENTIALS_ON_COMMAND_LINE,
         RAW_SHARED_SECRET,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from kmstool import limits
 from kmstool.arn import AnyKey, KeyArn, kms_host, parse_host
-from kmstool.caveats import CUSTOM_ROOTS, SIMULATED_NSM, Caveat, Tolerance
+from kmstool.caveats import CUSTOM_NITRO_ROOT, CUSTOM_ROOTS, SIMULATED_NSM, Caveat, Tolerance
 from kmstool.enclave.nsm import DevNsm, Nsm, Transport
 from kmstool.errors import SettingError, TransportError
 
@@ -144,12 +144,21 @@ def open_admin(
     return nsm, KmsAdmin(_exchange(options, way, environ)), caveats
 
 
-def attestation_root(environ: Mapping[str, str] = os.environ) -> tuple[bytes, tuple[Caveat, ...]]:
-    """The root that attestation documents must lead to, DER: AWS', or the emulator's.
+def attestation_root(
+    environ: Mapping[str, str] = os.environ, *, root_file: str | None = None
+) -> tuple[bytes, tuple[Caveat, ...]]:
+    """The root that attestation documents must lead to, DER: AWS', the emulator's or a given one.
+
+    Args:
+        root_file: in the place of AWS' root; brings `custom-nitro-root`. Never a variable.
 
     Raises:
-        SettingError: `KMSTOOL_EMULATOR` is set where it must not be, or its root cannot be read.
+        SettingError: `KMSTOOL_EMULATOR` is set where it must not be, or a root cannot be read.
     """
+    if root_file is not None:
+        from kmstool.attestation.root_file import read_root  # noqa: PLC0415
+
+        return read_root(root_file), (CUSTOM_NITRO_ROOT,)
     if "KMSTOOL_EMULATOR" not in environ:
         from kmstool.roots import nitro_root_der  # noqa: PLC0415
 

@@ -275,6 +275,16 @@ def as_mapping(pairs: tuple[tuple[str, str], ...]) -> dict[str, str] | None:
     return mapping or None
 
 
+def nitro_root_option(command: F) -> F:
+    """`--nitro-root`; passes `nitro_root`, a file's name or None."""
+    return click.option(
+        "--nitro-root",
+        metavar="FILE",
+        help="The root of attestation, PEM or DER, in place of that of AWS Nitro Enclaves; brings"
+        " the caveat custom-nitro-root.",
+    )(command)
+
+
 INPUT_ENCODINGS = click.Choice(["base64", "raw"])
 
 

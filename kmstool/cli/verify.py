@@ -19,7 +19,7 @@ from kmstool.cli import console
 from kmstool.cli.common import Common, Seconds, common_options
 from kmstool.cli.expectations import BirthExpectations, birth_options
 from kmstool.cli.input import decode_input, read_bytes
-from kmstool.cli.options import BYTES, input_options
+from kmstool.cli.options import BYTES, input_options, nitro_root_option
 from kmstool.cli.output import Output, deliver, encode_json
 from kmstool.cli.public_key import read_public_key
 from kmstool.cli.report import for_the_eye, in_hex
@@ -113,6 +113,7 @@ def _step(name: str) -> str:
     is_flag=True,
     help="Take a document of an enclave in debug mode, whose PCR0, PCR1 and PCR2 are zero.",
 )
+@nitro_root_option
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 @common_options
 @click.pass_obj
@@ -124,6 +125,7 @@ def verify(
     encoding: str,
     birth_certificate: str | None,
     expected: BirthExpectations,
+    nitro_root: str | None,
     as_json: bool,
     **document_options: Any,
 ) -> None:
@@ -139,7 +141,7 @@ def verify(
       kmstool verify --pcr-from image.json --nonce hex:9f86d081884c7d659a2feaa0c55ad015 doc.b64
       kmstool verify --birth-certificate key.cert --pcr-from image.json --account 111122223333
     """
-    root_der, caveats = attestation_root()
+    root_der, caveats = attestation_root(root_file=nitro_root)
     common.tolerance().check(caveats)
     if birth_certificate is None:
         _only_for("--birth-certificate", {"--account": expected.account})

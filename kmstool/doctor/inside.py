@@ -22,6 +22,7 @@ def inside_checks(
     *,
     environ: Mapping[str, str] = os.environ,
     machine: Machine | None = None,
+    nitro_root: str | None = None,
 ) -> tuple[Check, ...]:
     """What `findings.examine` runs inside an enclave. Raises `SettingError` for mixed setups.
 
@@ -29,8 +30,9 @@ def inside_checks(
         options: as operations take them; its `timeout` is that of each check that goes outside.
         wish: what the enclave is to be allowed.
         machine: where the kernel's files are.
+        nitro_root: file of the root of attestation, in the place of AWS'.
     """
-    module = Module(environ)
+    module = Module(environ, nitro_root)
     here = (
         *module.checks(),
         *machine_checks(machine or Machine(), simulated=module.simulated),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from kmstool.attestation.document import AttestationDocument, parse_document
 from kmstool.attestation.verify import Expectations, is_debug, own_time, verify_document
-from kmstool.caveats import DEBUG_ENCLAVE, SIMULATED_NSM
+from kmstool.caveats import CUSTOM_NITRO_ROOT, DEBUG_ENCLAVE, SIMULATED_NSM
 from kmstool.endpoint import Deadline
 from kmstool.findings import Check, Outcome, caution, fine, wrong
 from kmstool.session import attestation_root, open_nsm
@@ -32,10 +32,11 @@ class Module:
         clock_offset: the document's timestamp less this machine's clock, in seconds, or None.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], nitro_root: str | None = None) -> None:
         self.simulated = "KMSTOOL_EMULATOR" in environ
         self.clock_offset: float | None = None
         self._environ = environ
+        self._nitro_root = nitro_root
         self._nsm: Nsm | None = None
         self._document: AttestationDocument | None = None
 
@@ -79,7 +80,7 @@ class Module:
 
     def _attest(self, _deadline: Deadline) -> Outcome:
         assert self._nsm is not None  # noqa: S101 - `needs`
-        root, caveats = attestation_root(self._environ)
+        root, caveats = attestation_root(self._environ, root_file=self._nitro_root)
         nonce = os.urandom(_NONCE)
         asked = time.time()
         data = self._nsm.attestation(nonce=nonce)
@@ -88,9 +89,11 @@ class Module:
         verified = verify_document(data, root_der=root, at=at, expectations=expected)
         self.clock_offset = at.timestamp() - asked
         self._document = verified.document
-        named = "the emulator's root" if caveats else "AWS' root"
+        given = CUSTOM_NITRO_ROOT in caveats
+        named = "the given root" if given else "the emulator's root" if caveats else "AWS' root"
         return fine(
             f"a document of {len(data)} bytes, genuine under {named}, with our nonce in it",
+            caveats=(CUSTOM_NITRO_ROOT,) if given else (),
             facts={"bytes": len(data), "time": at.isoformat(timespec="milliseconds")},
         )
 

@@ -24,7 +24,7 @@ PCRS = {0: UNSIGNED.pcr(0, 1, 3, 4), 1: UNSIGNED.pcr(0, 1, 3), 2: UNSIGNED.pcr(4
 def run(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     """kmstool under the test's own root, as if it were AWS'."""
     for module in ("kmstool.cli.verify", "kmstool.session"):
-        monkeypatch.setattr(f"{module}.attestation_root", lambda: (CHAIN.root.der, ()))
+        monkeypatch.setattr(f"{module}.attestation_root", lambda **_: (CHAIN.root.der, ()))
     return in_process
 
 

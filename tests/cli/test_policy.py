@@ -30,8 +30,8 @@ def policy_of(*images: dict[int, bytes], key_spec: str = "SYMMETRIC_DEFAULT") ->
 def run(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     """kmstool under the test's own root, as if it were AWS'."""
     # Imported before: who imports the name while it is another keeps that one.
-    monkeypatch.setattr(verify, "attestation_root", lambda: (CHAIN.root.der, ()))
-    monkeypatch.setattr("kmstool.session.attestation_root", lambda: (CHAIN.root.der, ()))
+    monkeypatch.setattr(verify, "attestation_root", lambda **_: (CHAIN.root.der, ()))
+    monkeypatch.setattr("kmstool.session.attestation_root", lambda **_: (CHAIN.root.der, ()))
     return in_process
 
 

@@ -39,7 +39,7 @@ ALSO = "--also-image=" + ",".join(f"{i}={value.hex()}" for i, value in SUCCESSOR
 @pytest.fixture
 def run(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     """kmstool under the test's own root, as if it were AWS'."""
-    monkeypatch.setattr("kmstool.cli.verify.attestation_root", lambda: (CHAIN.root.der, ()))
+    monkeypatch.setattr("kmstool.cli.verify.attestation_root", lambda **_: (CHAIN.root.der, ()))
     return in_process
 
 
@@ -54,6 +54,19 @@ def doc(work: Path, **fields: Any) -> str:
 
 
 # --- Documents ---------------------------------------------------------------------------------
+
+
+def test_a_root_that_is_named(in_process: InProcess, work: Path) -> None:
+    path = doc(work)
+    root = ("--nitro-root", write(work, "root.der", CHAIN.root.der))
+    done = in_process("verify", path, *OWN, *NAMED, *root)
+    assert done.code == 0
+    assert "warning[custom-nitro-root]" in done.stderr
+    done = in_process("verify", path, *OWN, *NAMED, *root, "--strict")
+    assert (done.code, done.stdout) == (9, b"")
+    assert in_process("verify", path, *OWN, *NAMED).code == 10  # AWS' root did not sign it
+    other = ("--nitro-root", write(work, "other.der", make_chain().root.der))
+    assert in_process("verify", path, *OWN, *NAMED, *other).code == 10
 
 
 def test_a_document_that_is_as_expected(run: InProcess, work: Path) -> None:
@@ -161,7 +174,7 @@ def test_now_is_the_default(run: InProcess, work: Path, monkeypatch: pytest.Monk
     now = datetime.now(UTC)
     times = {"not_before": now - timedelta(hours=1), "not_after": now + timedelta(hours=1)}
     fresh = make_chain(root=times, ca1=times, ca2=times, leaf=times)
-    monkeypatch.setattr("kmstool.cli.verify.attestation_root", lambda: (fresh.root.der, ()))
+    monkeypatch.setattr("kmstool.cli.verify.attestation_root", lambda **_: (fresh.root.der, ()))
     data = document(fresh, pcrs=IMAGE, timestamp=int(now.timestamp() * 1000))
     path = write(work, "doc.bin", data)
     done = run("verify", path, "--input", "raw", *NAMED, "--max-age", "60")

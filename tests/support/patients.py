@@ -106,11 +106,13 @@ def examined(
     operation: str = "decrypt",
     encryption_context: Mapping[str, str] | None = None,
     tolerance: Tolerance | None = None,
+    nitro_root: Path | None = None,
     **options: object,
 ) -> Examined:
     """Runs the checks of the inside; `options` are fields of `SessionOptions`."""
     tolerance = tolerance or Tolerance()
     session = SessionOptions(tolerance=tolerance, **{"timeout": 10.0, **options})  # type: ignore[arg-type]
     wish = Wish(key=key, operation=operation, encryption_context=encryption_context)
-    checks = inside_checks(session, wish, environ=environ, machine=machine)
+    root = None if nitro_root is None else str(nitro_root)
+    checks = inside_checks(session, wish, environ=environ, machine=machine, nitro_root=root)
     return Examined(list(examine(checks, tolerance=tolerance)))

@@ -1,5 +1,6 @@
 """What options and environment become: region, host, addresses, roots, module, credentials."""
 
+import ssl
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from support.loopback import serving
 
 from kmstool import session
 from kmstool.arn import ANY_KEY, parse_key_arn
-from kmstool.caveats import CUSTOM_ROOTS, SIMULATED_NSM, Tolerance
+from kmstool.caveats import CUSTOM_NITRO_ROOT, CUSTOM_ROOTS, SIMULATED_NSM, Tolerance
 from kmstool.emulator.nsm import SimulatedNsm
 from kmstool.emulator.nsm_server import NsmServer
 from kmstool.emulator.signer import SigningChain
@@ -352,3 +353,19 @@ def test_the_root_of_attestation(emulator: dict[str, str], tmp_path: Path) -> No
     (tmp_path / "nitro").mkdir()
     (tmp_path / "nitro" / "ca0.der").write_bytes(b"root")
     assert attestation_root(emulator) == (b"root", (SIMULATED_NSM,))
+
+
+def test_a_given_root_of_attestation(emulator: dict[str, str], tmp_path: Path) -> None:
+    root = SigningChain.generate().root_der
+    path = tmp_path / "root"
+    for data in (root, ssl.DER_cert_to_PEM_cert(root).encode()):
+        path.write_bytes(data)
+        for environ in ({}, emulator):  # typed, so it goes before what a variable says
+            assert attestation_root(environ, root_file=str(path)) == (root, (CUSTOM_NITRO_ROOT,))
+    for data in (b"", b"no certificate", root + b"\0", root + bytes(4096)):
+        path.write_bytes(data)
+        with pytest.raises(SettingError, match="is not the certificate of a root of attestation"):
+            attestation_root({}, root_file=str(path))
+    path.unlink()
+    with pytest.raises(SettingError, match="could not be read: No such file"):
+        attestation_root({}, root_file=str(path))

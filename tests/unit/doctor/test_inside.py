@@ -15,7 +15,14 @@ from support.emulator import RunningEmulator, running_emulator
 from support.patients import bent_directory, enclave_machine, examined
 
 from kmstool.arn import KeyArn, parse_key_arn
-from kmstool.caveats import CLOCK_SKEW, CUSTOM_ROOTS, DEBUG_ENCLAVE, SIMULATED_NSM, Tolerance
+from kmstool.caveats import (
+    CLOCK_SKEW,
+    CUSTOM_NITRO_ROOT,
+    CUSTOM_ROOTS,
+    DEBUG_ENCLAVE,
+    SIMULATED_NSM,
+    Tolerance,
+)
 from kmstool.doctor.machine import Machine
 from kmstool.emulator.nsm import SimulatedNsm
 from kmstool.emulator.pcrs import label_pcrs
@@ -122,6 +129,19 @@ def test_an_emulator_beside_a_real_module(
     found = examined(emulator.kmstool_environ(), machine)
     assert found["credentials"].verdict is Verdict.NOT_TRIED  # not asked of a real parent
     assert "this machine has a real /dev/nsm" in found["nsm"].text
+
+
+def test_a_root_of_attestation_that_is_given(
+    emulator: RunningEmulator, machine: Machine, tmp_path: Path
+) -> None:
+    path = tmp_path / "root.der"
+    path.write_bytes(emulator.emulator.chain.root_der)
+    found = examined(emulator.kmstool_environ(), machine, nitro_root=path)
+    assert "genuine under the given root" in found["attestation"].text
+    assert found["attestation"].caveats == (CUSTOM_NITRO_ROOT,)
+    path.write_bytes(SigningChain.generate().root_der)
+    found = examined(emulator.kmstool_environ(), machine, nitro_root=path)
+    assert found.wrong == ["attestation"]
 
 
 def repeating(handle: Callable[[bytes], bytes], kind: str) -> Callable[[bytes], bytes]:
