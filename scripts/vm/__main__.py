@@ -1,39 +1,67 @@
-"""`scripts/enclave-vm`: see its first lines. Exit 0, 1 (something failed), 75 (cannot be had)."""
+"""`scripts/enclave-vm`: see its first lines. Exit 0; 1 failed; 2 usage; 75 cannot be had."""
 
+import shutil
+import signal
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from vm.ground import Ground
-from vm.image import build_image
 from vm.machine import Machine
 from vm.processes import Processes
-from vm.tools import CANNOT, Broken, Cannot, find_layer, find_tools
+from vm.show import run_all
+from vm.tools import CANNOT, BrokenError, CannotError, cache, find_layer, find_tools
+
+USAGE = "enclave-vm: error: say run, up, down, or exec -- COMMAND OF KMSTOOL"
 
 
-def boot_only() -> None:
-    """Boots the image and asks the agent what it sees."""
+def main(arguments: Sequence[str]) -> int:
+    """Does one of the commands."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    match arguments:
+        case ["run"]:
+            run()
+        case _:
+            print(USAGE, file=sys.stderr)
+            return 2
+    return 0
+
+
+def run() -> None:
+    """Shows everything in a VM of its own, and keeps the logs."""
+    start = time.monotonic()
     tools, layer = find_tools(), find_layer()
+    print(f"enclave-vm: tools and image are there after {time.monotonic() - start:.0f} s")
     with tempfile.TemporaryDirectory(prefix="kmstool-vm-") as name:
         folder = Path(name)
         processes = Processes(folder)
+        ground, machine = Ground(folder, processes), Machine(folder, processes)
         try:
-            ground = Ground(folder, processes)
             ground.start_emulator()
-            image = build_image(tools, layer, ground.ca_pem, folder)
-            machine = Machine(folder, processes)
-            print(f"booted in {machine.boot(tools, image, ground.chain):.1f} s")
-            print(machine.ask({"facts": True}))
+            print(run_all(tools, layer, ground, machine, folder))
         finally:
             processes.stop_all()
+            keep_logs(folder)
+
+
+def keep_logs(folder: Path) -> None:
+    """The logs of the last run stay, whatever became of it."""
+    place = cache() / "last-run"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    for path in folder.glob("*.log"):
+        shutil.copy(path, place)
 
 
 if __name__ == "__main__":
     try:
-        boot_only()
-    except Cannot as error:
-        print(error, file=sys.stderr)
+        sys.exit(main(sys.argv[1:]))
+    except CannotError as error:
+        print(f"enclave-vm: cannot be had here: {error}", file=sys.stderr)
         sys.exit(CANNOT)
-    except Broken as error:
+    except BrokenError as error:
         print(f"enclave-vm: error: {error}", file=sys.stderr)
+        print(f"enclave-vm: hint: the logs are in {cache() / 'last-run'}", file=sys.stderr)
         sys.exit(1)

@@ -5,7 +5,7 @@ gets in. Written with the standard library, from a plan of entries and not from 
 that what enters a ramdisk can be read in one place.
 """
 
-import os
+import hashlib
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +23,14 @@ class Entry:
     def read(self) -> bytes:
         """A file's bytes, a link's target, nothing of a folder."""
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+    def described(self) -> str:
+        """As the agent's manifest has it: mode and SHA-256, a link's target, or `folder`."""
+        if stat.S_ISLNK(self.mode):
+            return f"link {self.read().decode()}"
+        if stat.S_ISDIR(self.mode):
+            return f"{stat.S_IMODE(self.mode):04o} folder"
+        return f"{stat.S_IMODE(self.mode):04o} {hashlib.sha256(self.read()).hexdigest()}"
 
 
 def file(content: bytes | Path, mode: int = 0o644) -> Entry:
@@ -63,7 +71,7 @@ def _walk(root: Path) -> Iterator[Path]:
 def _entry(path: Path) -> Entry:
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
-        return Entry(mode, os.readlink(path).encode())
+        return Entry(mode, str(path.readlink()).encode())
     if stat.S_ISREG(mode):
         return Entry(mode, path)
     if stat.S_ISDIR(mode):

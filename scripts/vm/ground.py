@@ -15,6 +15,7 @@ from typing import Any
 
 import botocore.session
 
+from vm.image import Given
 from vm.machine import Machine
 from vm.processes import Processes
 
@@ -39,9 +40,15 @@ class Ground:
         return self.folder / "emulator" / "nitro"
 
     @property
-    def ca_pem(self) -> bytes:
-        """The root of KMS' certificate."""
-        return (self.folder / "emulator" / "ca.pem").read_bytes()
+    def given(self) -> Given:
+        """The roots that this run's image has: of KMS' certificate, and of attestation."""
+        folder = self.folder / "emulator"
+        return Given((folder / "ca.pem").read_bytes(), self.nitro_root.read_bytes())
+
+    @property
+    def nitro_root(self) -> Path:
+        """The root of the chain that QEMU signs with, as a file."""
+        return self.chain / "ca0.der"
 
     @property
     def log(self) -> str:
@@ -55,7 +62,7 @@ class Ground:
         return {**_clean(os.environ), **dict(word.split("=", 1) for word in words)}
 
     def start_emulator(self) -> None:
-        """Starts the emulator and waits for it. Raises: Broken."""
+        """Starts the emulator and waits for it. Raises: BrokenError."""
         command = ["kmstool", "emulator", "serve", "--dir", str(self.folder / "emulator")]
         self._processes.start("emulator", command, _clean(os.environ))
         output = self.folder / "emulator.out"
@@ -76,7 +83,7 @@ class Ground:
         )
 
     def start_parents(self, machine: Machine, keys: Iterable[str]) -> None:
-        """Forwarder, credentials and relay, on the parent's ports of the VM. Raises: Broken."""
+        """Forwarder, credentials and relay, on the VM's parent ports. Raises: BrokenError."""
         environ = self.environ()
         kms_port = environ["AWS_ENDPOINT_URL_KMS"].rpartition(":")[2]
         given = {
@@ -98,8 +105,12 @@ def policy_for(pcrs: Mapping[int, bytes]) -> str:
         f"kms:RecipientAttestation:PCR{index}": pcrs[index].hex() for index in sorted(pcrs)
     }
     administer = [
-        "kms:DescribeKey", "kms:GetKeyPolicy", "kms:PutKeyPolicy", "kms:GetPublicKey", "kms:Encrypt",
-    ]  # fmt: skip
+        "kms:DescribeKey",
+        "kms:GetKeyPolicy",
+        "kms:PutKeyPolicy",
+        "kms:GetPublicKey",
+        "kms:Encrypt",
+    ]
     return json.dumps(
         {
             "Version": "2012-10-17",

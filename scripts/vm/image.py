@@ -2,16 +2,16 @@
 
 The first ramdisk holds busybox and a script, in the place of the init that AWS ships with
 nitro-cli; the second the shipped layer as it is, and beside it `/entry`: the agent and the
-emulator's CA. The same layer and CA give the same bytes.
+roots that it types. The same layer and roots give the same bytes.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmstool.attestation.eif import read_eif
+from kmstool.attestation.eif import extend, read_eif
 from kmstool.attestation.eif_writer import write_eif
 from vm.archive import Entry, file, folder, tree, write_archive
-from vm.tools import HERE, Broken, Tools
+from vm.tools import SCRIPTS, BrokenError, Tools
 
 # Without the last five, the guest's clock waits for a timer that a loaded host serves too late.
 COMMAND_LINE = (
@@ -30,21 +30,29 @@ class Image:
     pcrs: dict[int, bytes]
 
 
+@dataclass(frozen=True)
+class Given:
+    """What the entry program types as `--roots` and `--nitro-root`: of the emulator, of QEMU."""
+
+    ca_pem: bytes
+    nitro_root: bytes
+
+
 def build_image(
-    tools: Tools, layer: Path, ca_pem: bytes, work: Path, *, flip: str | None = None
+    tools: Tools, layer: Path, given: Given, work: Path, *, flip: str | None = None
 ) -> Image:
     """Writes the ramdisks and the EIF into `work`.
 
     Args:
         layer: the folder of the shipped root file system.
-        ca_pem: the emulator's CA, which the entry program types as `--roots`.
+        given: the roots that the entry program types.
         flip: a file of the layer in which one bit of the last byte is turned over.
     """
     first, second, eif = (work / name for name in ("first.cpio", "second.cpio", "image.eif"))
     with first.open("wb") as output:
         write_archive(output, first_ramdisk(tools, layer))
     with second.open("wb") as output:
-        write_archive(output, second_ramdisk(layer, ca_pem, flip))
+        write_archive(output, second_ramdisk(layer, given, flip))
     with eif.open("wb") as output:
         write_eif(
             output,
@@ -54,6 +62,9 @@ def build_image(
         )
     with eif.open("rb") as stream:
         pcrs = dict(read_eif(stream).pcrs)
+    # Not of the image, but of what starts it: here QEMU is told both.
+    for index, text in ((3, PARENT_ROLE), (4, PARENT_ID)):
+        pcrs[index] = extend(text.encode())  # the text itself, not its hash
     first.unlink()
     second.unlink()
     return Image(eif, pcrs)
@@ -61,7 +72,7 @@ def build_image(
 
 def first_ramdisk(tools: Tools, layer: Path) -> dict[str, Entry]:
     """busybox, the modules in the order they need, and the script that goes on to the second."""
-    script = (HERE / "guest" / "init").read_text().replace("@PYTHON@", python_of(layer))
+    script = (SCRIPTS / "vm" / "guest" / "init").read_text().replace("@PYTHON@", python_of(layer))
     modules = (tools.kernel / "modules").iterdir()
     return {
         "init": file(script.encode(), 0o755),
@@ -71,7 +82,7 @@ def first_ramdisk(tools: Tools, layer: Path) -> dict[str, Entry]:
     }
 
 
-def second_ramdisk(layer: Path, ca_pem: bytes, flip: str | None) -> dict[str, Entry]:
+def second_ramdisk(layer: Path, given: Given, flip: str | None) -> dict[str, Entry]:
     """The layer, and what this VM adds to it."""
     entries = tree(layer, "rootfs/")
     if flip is not None:
@@ -81,8 +92,9 @@ def second_ramdisk(layer: Path, ca_pem: bytes, flip: str | None) -> dict[str, En
         entries[f"rootfs/{flip}"] = Entry(entry.mode, changed)
     return {
         **entries,
-        "rootfs/entry/agent.py": file(HERE / "guest" / "agent.py"),
-        "rootfs/entry/emulator-ca.pem": file(ca_pem),
+        "rootfs/entry/agent.py": file(SCRIPTS / "vm" / "guest" / "agent.py"),
+        "rootfs/entry/emulator-ca.pem": file(given.ca_pem),
+        "rootfs/entry/nitro-root.der": file(given.nitro_root),
     }
 
 
@@ -91,4 +103,4 @@ def python_of(layer: Path) -> str:
     for name in ("usr/bin/python3", "usr/bin/python3.13", "usr/local/bin/python3"):
         if (layer / name).is_symlink() or (layer / name).exists():
             return f"/{name}"
-    raise Broken(f"there is no Python in {layer}")
+    raise BrokenError(f"there is no Python in {layer}")

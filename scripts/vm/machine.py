@@ -15,7 +15,7 @@ from typing import Any
 
 from vm.image import PARENT_ID, PARENT_ROLE, Image
 from vm.processes import Processes
-from vm.tools import Broken, Tools
+from vm.tools import BrokenError, Tools
 
 AGENT_PORT = 5000
 GUEST_CID = 16
@@ -53,15 +53,15 @@ class Machine:
     def boot(self, tools: Tools, image: Image, chain: Path) -> float:
         """Boots it until its agent is ready, with one retry; the seconds that took.
 
-        Raises: Broken.
+        Raises: BrokenError.
         """
         for attempt in range(1, BOOTS + 1):
             try:
                 return self._boot(tools, image, chain)
-            except Broken as error:
+            except BrokenError as error:
                 self.stop()
                 if attempt == BOOTS:
-                    raise Broken(f"{error}; the console's log is {self.serial}") from None
+                    raise BrokenError(f"{error}; the console's log is {self.serial}") from None
                 print(f"enclave-vm: the boot failed and is tried once more: {error}", flush=True)
         raise AssertionError
 
@@ -108,7 +108,7 @@ class Machine:
         ]  # fmt: skip
 
     def ask(self, request: dict[str, Any], seconds: float = 180) -> dict[str, Any]:
-        """One request to the agent. Raises: Broken."""
+        """One request to the agent. Raises: BrokenError."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(seconds)
             try:
@@ -117,7 +117,7 @@ class Machine:
                 with connection.makefile("rwb") as stream:
                     line = stream.readline(100)
                     if not line.startswith(b"OK "):
-                        raise Broken("the guest's agent does not take a connection")
+                        raise BrokenError("the guest's agent does not take a connection")
                     body = json.dumps(request).encode()
                     stream.write(len(body).to_bytes(4, "big") + body)
                     stream.flush()
@@ -125,12 +125,12 @@ class Machine:
                     answer: dict[str, Any] = json.loads(stream.read(length))
                     return answer
             except (OSError, ValueError) as error:
-                raise Broken(f"the guest's agent does not answer: {error}") from None
+                raise BrokenError(f"the guest's agent does not answer: {error}") from None
 
     def kmstool(
         self, *arguments: str, stdin: bytes = b"", files: dict[str, bytes] | None = None
     ) -> Ran:
-        """Runs kmstool in the guest. Raises: Broken."""
+        """Runs kmstool in the guest. Raises: BrokenError."""
         given = {name: base64.b64encode(data).decode() for name, data in (files or {}).items()}
         request = {
             "kmstool": list(arguments),
@@ -146,6 +146,6 @@ class Machine:
         )
 
     def nsm(self, request: bytes, capacity: int = 0x3000) -> bytes | int:
-        """One raw request to /dev/nsm: the answer, or the errno of the driver. Raises: Broken."""
+        """One raw request to /dev/nsm: the answer, or the driver's errno. Raises: BrokenError."""
         answer = self.ask({"nsm": base64.b64encode(request).decode(), "capacity": capacity})
         return answer["errno"] if "errno" in answer else base64.b64decode(answer["answer"])

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vm.tools import Broken
+from vm.tools import BrokenError
 
 STOP_SECONDS = 10.0
 
@@ -50,13 +50,13 @@ class Processes:
         return _started(number) == started != ""
 
     def wait_for(self, name: str, ready: Callable[[], bool], seconds: float, what: str) -> None:
-        """Waits until it is ready. Raises: Broken when it ends, or the time does."""
+        """Waits until it is ready. Raises: BrokenError when it ends, or the time does."""
         end = time.monotonic() + seconds
         while not ready():
             if not self.running(name):
-                raise Broken(f"{name} ended before {what}: {self.tail(name)}")
+                raise BrokenError(f"{name} ended before {what}: {self.tail(name)}")
             if time.monotonic() > end:
-                raise Broken(f"{name}: {seconds:.0f} s without {what}: {self.tail(name)}")
+                raise BrokenError(f"{name}: {seconds:.0f} s without {what}: {self.tail(name)}")
             time.sleep(0.05)
 
     def tail(self, name: str) -> str:

@@ -1,23 +1,24 @@
-"""What the VM is made of: the tools that `scripts/vm/tools` built, and the image's root file system.
+"""What the VM is made of: the tools of `scripts/vm/tools`, and the image's root file system.
 
-Both are scripts that cache what they make and print where it is. `Cannot` is raised where they say,
-by exit code 75, that it cannot be had on this machine: a reason to skip, and no failure.
+Both are scripts that cache what they make and print where it is. `CannotError` is raised where they
+say, by exit code 75, that it cannot be had on this machine: a reason to skip, and no failure.
 """
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+SCRIPTS = Path(__file__).resolve().parents[1]
 CANNOT = 75  # EX_TEMPFAIL, as scripts/oracle has it
 
 
-class Cannot(Exception):
+class CannotError(Exception):
     """Something cannot be had on this machine; the reason, in one line."""
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """Something did not work that has to; what, in one line."""
 
 
@@ -30,21 +31,29 @@ class Tools:
     kernel: Path
 
 
+def cache() -> Path:
+    """The VM's folder in the user's cache, as scripts/vm/_cache has it."""
+    around = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("KMSTOOL_CACHE") or Path(around, "kmstool"), "vm")
+
+
 def find_tools() -> Tools:
-    """Builds the tools or finds them in the cache. Raises: Cannot, Broken."""
-    found = dict(line.split(" ", 1) for line in run_script("tools").splitlines())
+    """Builds the tools or finds them in the cache. Raises: CannotError, BrokenError."""
+    found = dict(line.split(" ", 1) for line in run_script("vm/tools").splitlines())
     return Tools(*(Path(found[name]) for name in ("qemu", "vsock", "kernel")))
 
 
 def find_layer() -> Path:
-    """The folder of the image's root file system, as it is shipped. Raises: Cannot, Broken."""
-    return Path(run_script("layer").splitlines()[-1])
+    """The folder of the image's root file system as shipped. Raises: CannotError, BrokenError."""
+    lines = run_script("build-enclave-image").splitlines()
+    folders = [line.removeprefix("folder ") for line in lines if line.startswith("folder ")]
+    return Path(folders[0], "rootfs")
 
 
 def run_script(name: str) -> str:
-    """What a script of this folder prints; its stderr is passed on. Raises: Cannot, Broken."""
+    """What a script prints; its stderr is passed on. Raises: CannotError, BrokenError."""
     with subprocess.Popen(
-        [HERE / name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [SCRIPTS / name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -55,7 +64,7 @@ def run_script(name: str) -> str:
         output = process.stdout.read()
     if process.returncode == CANNOT:
         reasons = [line for line in said if ": error: " in line]
-        raise Cannot(reasons[-1] if reasons else f"scripts/vm/{name} does not say why")
+        raise CannotError(reasons[-1] if reasons else f"scripts/{name} does not say why")
     if process.returncode:
-        raise Broken(f"scripts/vm/{name} failed, exit code {process.returncode}")
+        raise BrokenError(f"scripts/{name} failed, exit code {process.returncode}")
     return output

@@ -1,7 +1,8 @@
 """The entry program of the VM's image: does what the test on the parent's side asks, over vsock.
 
 It stands beside the shipped layer in the second ramdisk, runs as process 1, and is measured as all
-else there is. It knows four requests, a JSON object each behind its length in 4 bytes:
+else there is. Of the standard library it uses what the image has: no subprocess. It knows four
+requests, a JSON object each behind its length in 4 bytes:
 
     {"kmstool": [ARGUMENTS], "stdin": BASE64, "files": {NAME: BASE64}}
                           runs kmstool of the layer; where the command talks TLS, `--roots` is typed
@@ -13,8 +14,8 @@ else there is. It knows four requests, a JSON object each behind its length in 4
 An image that does what its parent asks is for tests and for nothing else.
 """
 
+import array
 import base64
-import ctypes
 import fcntl
 import hashlib
 import json
@@ -23,14 +24,14 @@ import platform
 import socket
 import ssl
 import stat
-import subprocess
-import sys
+import struct
 import time
 from pathlib import Path
 from typing import Any
 
 PORT = 5000
 ROOTS = "/entry/emulator-ca.pem"
+NITRO_ROOT = "/entry/nitro-root.der"
 # The commands that reach KMS by TLS unless they are told to go over a relay.
 TLS_COMMANDS = {
     "decrypt", "generate-data-key", "generate-data-key-pair", "generate-random",
@@ -39,7 +40,9 @@ TLS_COMMANDS = {
 WORK = "/run/work"
 ENVIRON = {"PATH": "/usr/bin:/bin", "HOME": WORK, "LC_ALL": "C.UTF-8"}
 NSM_IOCTL = 0xC0200A00
-SECONDS = 120
+KMSTOOL = "/usr/local/bin/kmstool"
+WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+STREAMS = ((".in", os.O_RDONLY), (".out", WRITE), (".err", WRITE))
 
 
 def main() -> None:
@@ -84,41 +87,35 @@ def run_kmstool(request: dict[str, Any]) -> dict[str, Any]:
     relayed = any(word.startswith("relay") for word in arguments)
     if command in TLS_COMMANDS and not relayed:
         arguments = ["--roots", ROOTS, *arguments]
+    if command == "doctor":
+        arguments = ["--nitro-root", NITRO_ROOT, *arguments]
     print("agent: kmstool", command, *arguments, flush=True)
+    Path(WORK, ".in").write_bytes(base64.b64decode(request.get("stdin", "")))
     start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-I", "-m", "kmstool", command, *arguments],
-        input=base64.b64decode(request.get("stdin", "")),
-        capture_output=True,
-        env=ENVIRON,
-        timeout=SECONDS,
-        check=False,
+    number = os.posix_spawn(
+        KMSTOOL,
+        [KMSTOOL, command, *arguments],
+        ENVIRON,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, stream, f"{WORK}/{name}", flags, 0o600)
+            for stream, (name, flags) in enumerate(STREAMS)
+        ],
     )
+    code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
     return {
-        "code": done.returncode,
-        "stdout": base64.b64encode(done.stdout).decode(),
-        "stderr": done.stderr.decode(errors="replace"),
+        "code": code,
+        "stdout": base64.b64encode(Path(WORK, ".out").read_bytes()).decode(),
+        "stderr": Path(WORK, ".err").read_text(errors="replace"),
         "seconds": time.monotonic() - start,
     }
-
-
-class Vector(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
-
-
-class Message(ctypes.Structure):
-    _fields_ = [("request", Vector), ("response", Vector)]
 
 
 def call_nsm(request: bytes, capacity: int) -> dict[str, Any]:
     """One ioctl, past all of kmstool's own checks."""
     if not request:
         raise ValueError("an empty request never returns")
-    asked = ctypes.create_string_buffer(request, len(request))
-    answer = ctypes.create_string_buffer(capacity)
-    message = Message(
-        Vector(ctypes.addressof(asked), len(request)), Vector(ctypes.addressof(answer), capacity)
-    )
+    asked, answer = array.array("B", request), array.array("B", bytes(capacity))
+    message = bytearray(struct.pack("@PNPN", *asked.buffer_info(), *answer.buffer_info()))
     descriptor = os.open("/dev/nsm", os.O_RDWR)
     try:
         fcntl.ioctl(descriptor, NSM_IOCTL, message)
@@ -126,7 +123,8 @@ def call_nsm(request: bytes, capacity: int) -> dict[str, Any]:
         return {"errno": error.errno}
     finally:
         os.close(descriptor)
-    return {"answer": base64.b64encode(answer.raw[: message.response.length]).decode()}
+    length = struct.unpack("@PNPN", message)[3]
+    return {"answer": base64.b64encode(answer.tobytes()[:length]).decode()}
 
 
 def manifest() -> dict[str, str]:
@@ -141,13 +139,13 @@ def manifest() -> dict[str, str]:
             name = entry.path.removeprefix("/")
             mode = f"{stat.S_IMODE(status.st_mode):04o} "
             if entry.is_symlink():
-                found[name] = "link " + os.readlink(entry.path)
+                found[name] = "link " + str(Path(entry.path).readlink())
             elif entry.is_dir(follow_symlinks=False):
                 if status.st_dev == device:
                     folders.append(entry.path)
                     found[name] = mode + "folder"
             else:
-                with open(entry.path, "rb") as file:
+                with Path(entry.path).open("rb") as file:
                     found[name] = mode + hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
