@@ -18,7 +18,7 @@ from kmstool import limits
 from kmstool.parent.dialling import SocketAddress, interleave
 from kmstool.parent.loop import Loop, Timer
 from kmstool.parent.metrics import Metrics
-from kmstool.parent.settings import Target
+from kmstool.parent.settings import METADATA_WORDS, Target, is_metadata_service
 
 LookUp = Callable[[str, int], Sequence[SocketAddress]]
 Answer = tuple[SocketAddress, ...]  # empty: there is none
@@ -100,7 +100,7 @@ class Resolver:
         def run() -> None:
             result: Answer | OSError
             try:
-                result = interleave(tuple(dict.fromkeys(self._look_up(target.host, target.port))))
+                result = _usable(self._look_up(target.host, target.port))
             except OSError as error:
                 result = error
             self._loop.call_from_thread(functools.partial(done, result))
@@ -203,6 +203,14 @@ def system_look_up(host: str, port: int) -> Sequence[SocketAddress]:
     )
     # mypy: IPv6 addresses are pairs of bytes where Python was built without IPv6.
     return [(family, cast("tuple[str | int, ...]", address)) for family, _, _, _, address in infos]
+
+
+def _usable(found: Sequence[SocketAddress]) -> Answer:
+    """Those that are tried, in their order. Raises OSError where a liar has answered."""
+    allowed = [one for one in dict.fromkeys(found) if not is_metadata_service(str(one[1][0]))]
+    if found and not allowed:
+        raise OSError(errno.EACCES, METADATA_WORDS)
+    return interleave(allowed)[: limits.FORWARD_ADDRESSES_MAX]
 
 
 def _numeric(target: Target) -> Answer:

@@ -4,6 +4,7 @@
 """
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,6 +18,15 @@ _TARGET_HINT: Final = (
     "a target looks like kms.eu-west-1.amazonaws.com:443, 127.0.0.1:5000 or [::1]:443"
 )
 _PORT_MAX: Final = 65_535
+_HEX: Final = re.compile("0x[0-9a-f]*")
+# Whoever connects there gets the credentials of the instance (EC2), task (ECS) or pod (EKS).
+_METADATA: Final = frozenset(
+    map(
+        ipaddress.ip_address,
+        ("169.254.169.254", "fd00:ec2::254", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"),
+    )
+)
+METADATA_WORDS: Final = "it leads to the credentials of this instance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +118,7 @@ def parse_target(text: str) -> Target:
     """Reads `HOST:PORT`, an IPv6 address in brackets.
 
     Raises:
-        SettingError: it is something else.
+        SettingError: it is something else, or the instance's metadata service.
     """
     if "://" in text:
         raise _no_target(text, "it is a URL or an address to listen on")
@@ -123,7 +133,22 @@ def parse_target(text: str) -> Target:
             raise _no_target(text, "there is no IPv6 address in its brackets")
     elif ":" in host:
         raise _no_target(text, "an IPv6 address goes in brackets, and a port after it")
-    return make_target(host, int(digits))
+    target = make_target(host, int(digits))
+    if is_metadata_service(target.host):
+        raise SettingError(
+            f"{quoted(text)} is not forwarded to: {METADATA_WORDS}, all of them",
+            hint="hand out credentials with `kmstool parent credentials`",
+        )
+    return target
+
+
+def is_metadata_service(host: str) -> bool:
+    """Whether an address, in any form of it, is one that gives out credentials of the parent."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])  # a zone changes nothing
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address) in _METADATA
 
 
 def make_target(host: str, port: int) -> Target:
@@ -141,7 +166,8 @@ def make_target(host: str, port: int) -> Target:
         return Target(str(ipaddress.IPv6Address(host)), port)
     name = host.lower().removesuffix(".")
     labels = name.split(".")
-    if labels[-1].isascii() and labels[-1].isdecimal():
+    # inet_aton(3), which resolvers ask first, takes 0x7f000001 and 127.0.0x1 for addresses as well.
+    if labels[-1].isascii() and (labels[-1].isdecimal() or _HEX.fullmatch(labels[-1])):
         if not _is_address(name, 4):
             raise _no_target(text, "the host is no IPv4 address")
         return Target(name, port)

@@ -124,3 +124,9 @@ def test_without_pyyaml_the_message_says_what_to_install(monkeypatch: pytest.Mon
     with pytest.raises(SettingError, match="needs PyYAML") as caught:
         parse_allowlist(AS_INSTALLED)
     assert caught.value.hint == "pip install 'kmstool[parent]'"
+
+
+def test_a_list_may_permit_what_nobody_can_forward_to() -> None:
+    """The list is somebody else's; only a route is refused."""
+    (found,) = parse_allowlist(b"allowlist: [{address: 169.254.169.254, port: 80}]")
+    assert found == Target("169.254.169.254", 80)

@@ -381,6 +381,8 @@ def test_targets(text: str, host: str, port: int) -> None:
         ),
         *("https://a:443", "tcp://a:443", "a/b:443", "a b:443", "a..b:443", ".a:443", "é:443"),
         *("1.2.3:443", "1.2.3.4.5:443", "256.1.1.1:443", "01.2.3.4:443", "a:443:443", "a\0:443"),
+        # Numbers that a resolver takes for IPv4 addresses, as inet_aton(3) does.
+        *("0x7f000001:443", "0xA9FEA9FE:80", "127.0.0x1:443", "1.0X.:443"),
         *("a" * 64 + ":443", ".".join(["a" * 50] * 6) + ":443"),
     ],
 )
@@ -388,3 +390,21 @@ def test_no_targets(text: str) -> None:
     with pytest.raises(SettingError, match="is not a target") as caught:
         parse_target(text)
     assert "looks like" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("169.254.169.254:80", "169.254.170.2:80", "169.254.170.23:80"),
+        *("[fd00:ec2::254]:80", "[fd00:ec2:0:0:0:0:0:23]:80", "[::ffff:169.254.169.254]:80"),
+    ],
+)
+def test_the_metadata_service_is_no_target(text: str) -> None:
+    """Whoever reaches it has the instance's credentials, whatever `only_kms` says."""
+    with pytest.raises(SettingError, match="leads to the credentials of this instance") as caught:
+        parse_target(text)
+    assert "parent credentials" in (caught.value.hint or "")
+
+
+def test_other_addresses_of_the_link_are() -> None:
+    assert parse_target("169.254.169.253:53").host == "169.254.169.253"  # the VPC's resolver

@@ -257,6 +257,41 @@ def test_a_name_that_never_resolved_refuses_and_goes_on(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.parametrize("address", ["169.254.169.254", "fd00:ec2::254", "::ffff:169.254.169.254"])
+def test_a_name_does_not_lead_to_the_metadata_service(address: str, tmp_path: Path) -> None:
+    """Whoever answers for the name would otherwise give an enclave the instance's credentials."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    names = Names((family, (address, 80)))
+    with (
+        TestTarget() as target,
+        Forwarding(Target("kms.test", 80), tmp_path, look_up=names) as forwarding,
+    ):
+        with forwarding.connect() as client:
+            assert ends(client) == "closed"
+        assert "(it leads to the credentials of this instance)" in forwarding.line()
+        assert forwarding.refused("target-name-does-not-resolve") == 1
+        names.addresses = [(family, (address, 80)), at(target)]
+        time.sleep(limits.FORWARD_RESOLVE_RETRY)
+        with pair(forwarding, target):
+            pass
+
+
+def test_a_name_with_a_thousand_addresses_costs_no_more_than_a_few(tmp_path: Path) -> None:
+    """Each attempt takes a descriptor, and a line of the log has them all."""
+    wrong = [
+        (socket.AF_INET, (f"127.0.1.{last}", 1)) for last in range(limits.FORWARD_ADDRESSES_MAX)
+    ]
+    with TestTarget() as target:
+        names = Names(*wrong, at(target))
+        with Forwarding(Target("kms.test", 443), tmp_path, look_up=names) as forwarding:
+            with forwarding.connect() as client:
+                assert ends(client) == "closed"
+            assert forwarding.refused("target-refuses") == 1
+            names.addresses = [*wrong[1:], at(target)]
+            with pair(forwarding, target):
+                pass
+
+
 def test_a_target_that_moved_is_found_within_the_same_connection(tmp_path: Path) -> None:
     with TestTarget() as old, TestTarget() as new:
         names = Names(at(old))
