@@ -114,6 +114,7 @@ SESSION_TOKEN_MAX = 16_384  # characters; AWS states no size, and real ones have
 CLOCK_SKEW_MAX = 60.0  # seconds before the caveat clock-skew
 
 # --- Services on the parent --------------------------------------------------------------------
+ENCLAVE_CID_MIN = 4  # 0 to 3 are the hypervisor, loopback, the host and the parent itself
 PARENT_CONNECTIONS_MAX = 64  # at once; each is a thread, and an enclave needs one
 PARENT_CONNECTIONS_PER_CID_MAX = 32  # half of those: one enclave keeps no other out
 PARENT_REQUEST_SECONDS = 10.0  # for a whole request to arrive, whatever its pieces

@@ -40,7 +40,7 @@ class Service:
 
     Args:
         handler: called from threads; what it raises is answered with `InternalError`.
-        allowed_cids: of vsock peers; empty lets every CID ask.
+        allowed_cids: of vsock peers; empty lets every CID ask that an enclave can have.
         report: gets one line for each connection; never a secret. Called from threads.
 
     Raises:
@@ -135,10 +135,18 @@ class Service:
 
     def _admit(self, connection: socket.socket, peer: Any) -> None:
         name = self._name(peer)
-        if self._allowed_cids and peer[0] not in self._allowed_cids:
-            self._turn_away(connection, name, REFUSED, "this CID may not ask")
+        if refused := self._refusal(peer):
+            self._turn_away(connection, name, REFUSED, refused)
         elif full := self._start(connection, name):
             self._turn_away(connection, name, NOT_AVAILABLE, full)
+
+    def _refusal(self, peer: Any) -> str | None:
+        if not isinstance(self._address, VsockAddress):
+            return None
+        if self._allowed_cids:
+            return None if peer[0] in self._allowed_cids else "this CID may not ask"
+        # Others are programs of this machine's own, of any user (vsock_loopback).
+        return None if peer[0] >= limits.ENCLAVE_CID_MIN else "no enclave has this CID"
 
     def _start(self, connection: socket.socket, name: str) -> str | None:
         """Serves a connection in a thread, or says why there is none for it."""

@@ -357,6 +357,32 @@ def test_which_cids_may_ask(
     assert lines == [line]
 
 
+@pytest.mark.parametrize(
+    ("cid", "allowed", "answered"),
+    [(4, [], True), (3, [], False), (2, [], False), (1, [], False), (0, [], False), (1, [1], True)],
+)
+def test_programs_of_the_parent_itself_have_to_be_named(
+    path: Path, monkeypatch: pytest.MonkeyPatch, cid: int, allowed: list[int], answered: bool
+) -> None:
+    """With vsock_loopback any user of the parent could ask; no enclave has such a CID."""
+    real = listen(UnixAddress(str(path)))
+    monkeypatch.setattr(listening, "listen", lambda _address: VsockListener(real, cid))
+    address = parse_address("vsock://:8001", listening=True)
+    with (
+        Service(address, echo, allowed_cids=allowed),
+        socket.socket(socket.AF_UNIX) as sock,
+    ):
+        sock.settimeout(20)
+        sock.connect(str(path))
+        with contextlib.suppress(BrokenPipeError):
+            sock.sendall(build_frame({}))
+        answer: Any = read_frame(sock.recv)
+    if answered:
+        assert answer == {"echo": {}}
+    else:
+        assert answer["Error"] == {"Code": "Refused", "Message": "no enclave has this CID"}
+
+
 def test_a_vsock_can_be_listened_on_where_there_is_one() -> None:
     port = 40_000 + os.getpid() % 10_000
     try:
