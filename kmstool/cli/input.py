@@ -98,7 +98,7 @@ def read_start(source: str, *, what: str) -> bytes:
             if source != "-":
                 os.close(descriptor)
     except OSError as error:
-        name = "stdin" if source == "-" else source
+        name = _name(source)
         raise LocalFileError(
             f"{name} could not be read: {error.strerror}", hint=f"{what} is read from it"
         ) from None
@@ -123,7 +123,7 @@ class InputStream:
     """
 
     def __init__(self, source: str, *, what: str) -> None:
-        self._name = "stdin" if source == "-" else source
+        self._name = _name(source)
         self._what = what
         self._owned = source != "-"
         _claim_stdin(source, what)
@@ -167,6 +167,11 @@ def descriptor_of(path: str) -> int | None:
     """
     match = _DESCRIPTOR_PATH.fullmatch(path)
     return int(match[1]) if match else _NAMED_DESCRIPTORS.get(path)
+
+
+def _name(source: str) -> str:
+    """As a message has it; an empty one, of a variable that is not set, has to be seen too."""
+    return "stdin" if source == "-" else source or '""'
 
 
 def _claim_stdin(source: str, what: str) -> None:

@@ -13,7 +13,7 @@ import click
 
 from kmstool import limits
 from kmstool.arn import ANY_KEY, AnyKey, KeyArn, parse_key_arn
-from kmstool.cli.common import Common, common_options
+from kmstool.cli.common import Common, Seconds, common_options
 from kmstool.cli.input import parse_base64, read_bytes
 from kmstool.enclave.process import harden
 from kmstool.errors import InputError
@@ -155,7 +155,7 @@ _CONNECTION_OPTIONS = (
     ),
     click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True, max=3600),
+        type=Seconds(min=0, min_open=True, max=3600),
         metavar="SECONDS",
         default=30.0,
         show_default=True,

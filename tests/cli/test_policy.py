@@ -120,6 +120,7 @@ def test_to_a_file(run: InProcess, work: Path) -> None:
         (NAMED[:1], 2, "the image has no PCR1"),
         ([*NAMED, "--pcr", f"0={'00' * 48}"], 2, "two values are given for PCR0"),
         ([f"--pcr={index}={'00' * 48}" for index in range(3)], 2, "PCR0 is zero"),
+        (["--pcr-from", ""], 11, '"" could not be read'),
         (["--pcr-from", "debug"], 8, "PCR0, PCR1 and PCR2 are zero"),
         (["--pcr-from", "image.json", "--this-enclave"], 2, "both name the image"),
         (["--pcr-from", "image.json", "--also-pcr", "5"], 2, "has no PCR5"),
