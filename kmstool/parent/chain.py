@@ -16,6 +16,7 @@ whoever has asked for them. Its exceptions may quote an answer: their types are 
 
 import importlib
 import logging
+import os
 from datetime import datetime
 from typing import Any, Final
 
@@ -137,7 +138,7 @@ class Chain:
             )
 
     def _assume(self, session: Any, method: str) -> Issued:
-        region = session.get_config_variable("region") or self._region
+        region = _region(session, self._region)
         client = session.create_client("sts", region_name=region, config=_sts_config())
         try:
             answer: Any = client.assume_role(**self._request)["Credentials"]
@@ -177,7 +178,7 @@ def caller_identity(issued: Issued, *, region: str | None) -> str:
         session = Session()
         client: Any = session.create_client(
             "sts",
-            region_name=session.get_config_variable("region") or region,
+            region_name=_region(session, region),
             aws_access_key_id=issued.access_key_id,
             aws_secret_access_key=issued.secret_access_key,
             aws_session_token=issued.session_token,
@@ -191,6 +192,11 @@ def caller_identity(issued: Issued, *, region: str | None) -> str:
     except Exception as error:  # noqa: BLE001 - as in `Chain`
         reason, hint = explain(error)
     raise CredentialsError(reason, hint=hint)
+
+
+def _region(session: Any, otherwise: str | None) -> str | None:
+    """Of STS. botocore reads AWS_DEFAULT_REGION alone; every other SDK reads AWS_REGION first."""
+    return os.environ.get("AWS_REGION") or session.get_config_variable("region") or otherwise
 
 
 def _sts_config() -> Any:

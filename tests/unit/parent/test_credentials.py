@@ -183,6 +183,24 @@ def test_settings_that_fit() -> None:
     assert chain._request["Policy"] == text
 
 
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_the_region_of_sts_from_the_environment(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """botocore reads the second name alone; every other SDK, and our hint, has the first."""
+    for variable in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ASIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
+    with pytest.raises(CredentialsError, match="the region of STS is not known"):
+        Chain(assume_role=ROLE)()
+    monkeypatch.setenv(name, "eu-west-1")
+    with pytest.raises(CredentialsError, match="EndpointConnectionError"):
+        Chain(assume_role=ROLE)()
+
+
 def client_error(code: str, message: str = f"the token is {SECRET}") -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, "AssumeRole")
 
