@@ -14,6 +14,7 @@ import pytest
 from support.processes import run_kmstool
 
 from kmstool import limits
+from kmstool.cli.exit_codes import ExitCode
 from kmstool.parent.configuration import parse_configuration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +85,12 @@ def test_what_it_needs_is_left_open() -> None:
     assert float(stop) > limits.FORWARD_DRAIN_SECONDS + limits.PARENT_GRACE
     (descriptors,) = settings("LimitNOFILE")
     assert int(descriptors) > 2 * limits.FORWARD_CONNECTIONS_MAX
+
+
+def test_a_wrong_file_is_not_tried_every_two_seconds() -> None:
+    """Nothing gets better by that: it waits for whoever mends the file. An address may get free."""
+    (never,) = settings("RestartPreventExitStatus")
+    assert [int(code) for code in never.split()] == [ExitCode.SETTING, ExitCode.INPUT]
 
 
 def test_its_command_exists(tmp_path: Path) -> None:
