@@ -132,11 +132,13 @@ def forward(
     """
     from kmstool.parent import descriptors  # noqa: PLC0415 - not for --help
     from kmstool.parent.forward import Forwarder  # noqa: PLC0415
+    from kmstool.parent.listening import check_cids  # noqa: PLC0415
     from kmstool.parent.metrics import Metrics  # noqa: PLC0415
     from kmstool.parent.settings import ForwardLimits  # noqa: PLC0415
 
     routes = _routes(listens, targets)
-    _check_cids(routes, allowed_cids)
+    for route in routes:
+        check_cids(allowed_cids, route.listen)
     if allowlist_file is not None:
         _check_targets(routes, allowlist_file)
     bounds = ForwardLimits(**others)
@@ -197,17 +199,6 @@ def _routes(listens: tuple[str, ...], targets: tuple[str, ...]) -> "list[Route]"
                 )
         routes.append(Route(address, parse_target(target)))
     return routes
-
-
-def _check_cids(routes: "list[Route]", allowed_cids: tuple[int, ...]) -> None:
-    from kmstool.endpoint import VsockAddress  # noqa: PLC0415
-
-    for route in routes:
-        if allowed_cids and not isinstance(route.listen, VsockAddress):
-            raise SettingError(
-                f"{route.listen} has no CIDs that could be allowed",
-                hint="--allow-cid is for vsock://; a Unix socket has the mode 0600 in its place",
-            )
 
 
 def _check_targets(routes: "list[Route]", allowlist_file: str) -> None:

@@ -16,7 +16,7 @@ from kmstool.framing import NOT_AVAILABLE, build_error_answer, parse_credentials
 from kmstool.parent.addresses import check_credentials_address
 from kmstool.parent.chain import chain_of
 from kmstool.parent.keeping import Keeper
-from kmstool.parent.listening import Service
+from kmstool.parent.listening import Service, check_cids
 from kmstool.parent.session_policy import (
     check_role_arn,
     check_role_session_name,
@@ -92,6 +92,7 @@ def serve(
         SettingError: the settings do not fit together, or botocore is missing.
         LongTermKeysError: the source has nothing else (a `CredentialsError`). TransportError.
     """
+    check_cids(allowed_cids, settings.listen)  # first: a source may take its time
     keeper = keeper_of(settings, report=report)
     try:
         return CredentialsService(settings.listen, keeper, allowed_cids=allowed_cids, report=report)

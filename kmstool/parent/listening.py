@@ -56,7 +56,7 @@ class Service:
         allowed_cids: Collection[int] = (),
         report: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        self._allowed_cids = _checked(allowed_cids, address)
+        self._allowed_cids = check_cids(allowed_cids, address)
         self._address = address
         self._handler = handler
         self._report = report
@@ -82,7 +82,7 @@ class Service:
             SettingError: as for a new one.
         """
         if allowed_cids is not None:
-            self._allowed_cids = _checked(allowed_cids, self._address)
+            self._allowed_cids = check_cids(allowed_cids, self._address)
         if handler is not None:
             self._handler = handler
 
@@ -221,7 +221,8 @@ class Service:
                 return "unix"
 
 
-def _checked(allowed_cids: Collection[int], address: Address) -> frozenset[int]:
+def check_cids(allowed_cids: Collection[int], address: Address) -> frozenset[int]:
+    """The same CIDs. Raises `SettingError` where the address has none that could be allowed."""
     if allowed_cids and not isinstance(address, VsockAddress):
         raise SettingError(
             f"{address} has no CIDs that could be allowed",

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from botocore.exceptions import (
@@ -22,7 +22,7 @@ from kmstool.arn import parse_key_arn
 from kmstool.endpoint import TcpAddress, UnixAddress, VsockAddress
 from kmstool.errors import CredentialsError, InputError, SettingError
 from kmstool.framing import build_credentials_request, read_frame
-from kmstool.parent import listening
+from kmstool.parent import credentials, listening
 from kmstool.parent.chain import Chain, chain_of, explain
 from kmstool.parent.credentials import HandOut, check_settings, serve
 from kmstool.parent.issued import Issued
@@ -169,6 +169,18 @@ def test_settings_that_do_not_fit(changes: dict[str, Any], said: str) -> None:
         check_settings(settings)
     with pytest.raises(SettingError, match=said):
         serve(settings)
+
+
+def test_cids_are_looked_at_before_a_source_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def never(*_arguments: object, **_options: object) -> NoReturn:
+        raise AssertionError
+
+    monkeypatch.setattr(credentials, "keeper_of", never)
+    settings = CredentialsSettings(listen=UnixAddress(str(tmp_path / "s")))
+    with pytest.raises(SettingError, match="has no CIDs"):
+        serve(settings, allowed_cids=[16])
 
 
 def test_settings_that_fit() -> None:
