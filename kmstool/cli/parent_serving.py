@@ -181,7 +181,7 @@ def _takes_a_line(seconds: float | None) -> bool:
         waiting = select.poll()
         waiting.register(sys.stderr, select.POLLOUT)
         return bool(waiting.poll(None if seconds is None else seconds * 1_000))
-    except (AttributeError, OSError, ValueError):  # none, closed, or none of the system's
+    except (TypeError, OSError, ValueError):  # none, closed, or none of the system's
         return True
 
 

@@ -35,10 +35,11 @@ leave(guarded(body, common=Common()))
 """
 
 
-def run(*signals: int, options: str = "") -> tuple[int, list[str], str]:
+def run(*signals: int, options: str = "", shell: str = "") -> tuple[int, list[str], str]:
     """Exit code, what the service said, and stderr; each signal is sent when the last was seen."""
+    program = [sys.executable, "-c", PROGRAM.replace("{options}", options)]
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.replace("{options}", options)],
+        ["sh", "-c", shell, "sh", *program] if shell else program,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -62,6 +63,13 @@ def test_a_signal_ends_it(number: signal.Signals, code: int) -> None:
         ["ended"],
         f"kmstool: note: listening\nkmstool: note: ending on {number.name}\n",
     )
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_without_a_stderr_it_serves_all_the_same(log: str) -> None:
+    options = f"report=parent_serving.reporter('{log}')"
+    code, out, _ = run(signal.SIGTERM, options=options, shell='exec "$@" 2>&-')
+    assert (code, out) == (143, ["ended"])
 
 
 def test_sighup_reloads_where_there_is_something_to_reload() -> None:
