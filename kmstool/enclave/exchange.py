@@ -183,5 +183,5 @@ def parse_http_date(text: str) -> float | None:
             int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second),
             tzinfo=UTC,
         ).timestamp()  # fmt: skip
-    except ValueError:
+    except (ValueError, OverflowError):  # the second: of a year or day beyond a C int
         return None

@@ -239,7 +239,8 @@ def test_http_dates_are_read() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "now", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 06 Foo 1994 08:49:37 GMT",
-     "Sun, 40 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT"],
+     "Sun, 40 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT",
+     f"Sun, 06 Nov {2**64} 08:49:37 GMT", f"Sun, {2**31} Nov 1994 08:49:37 GMT"],
 )  # fmt: skip
 def test_other_dates_are_none(text: str) -> None:
     assert parse_http_date(text) is None
