@@ -20,7 +20,7 @@ from kmstool.parent.configuration import Configuration, Reading, describe
 
 _SECONDS: Final = 5.0
 _METRICS_MAX: Final = 1_048_576  # bytes; 64 routes have 250 KiB
-_SERIES: Final = re.compile(r"(kmstool_forward_\w+?)(?:\{([^}]*)\})? (\d+)")
+_SERIES: Final = re.compile(r"(kmstool_forward_\w+?)(?:\{([^}]*)\})? ([0-9]{1,20})")
 _SAID: Final = {
     "kmstool_forward_connections_total": "connections",
     "kmstool_forward_connections_open": "open",

@@ -216,6 +216,11 @@ def test_counts_are_summed_over_labels() -> None:
     assert parse_counts(text) == {"kmstool_forward_refusals_total": 5}
 
 
+def test_a_count_that_no_counter_reaches_is_passed_over() -> None:
+    """Whoever holds the metrics' port can write any number of digits."""
+    assert parse_counts(f"kmstool_forward_refusals_total {'9' * 5000}\n") == {}
+
+
 @pytest.mark.skipif(not vsock_works(), reason="this machine has no vsock")
 def test_whether_somebody_listens_on_a_vsock() -> None:
     """Nobody is connected to: the port is bound, here as there."""
