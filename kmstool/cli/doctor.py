@@ -143,9 +143,9 @@ def doctor(
             paper.show(finding)
     caveats = _caveats(findings)
     console.warn(caveats)
-    common.tolerance().check(caveats)
-    if as_json:
+    if as_json:  # before a caveat may end it: the eye has the whole report by now as well
         deliver([Output(encode_json(_report(where, findings, caveats)), None)])
+    common.tolerance().check(caveats)
     failed = [one.check for one in findings if one.outcome.verdict is Verdict.WRONG]
     if failed:
         raise CheckFailedError(f"wrong: {', '.join(failed)}")

@@ -186,6 +186,11 @@ def test_strict_is_exit_9(run: Callable[..., Finished], emulator: RunningEmulato
     done = run("doctor", "--strict", env=emulator.kmstool_environ(), may_print=True)
     assert done.code == 9
     assert "✗ nsm" in done.stdout.decode()
+    as_json = run("doctor", "--strict", "--json", env=emulator.kmstool_environ(), may_print=True)
+    assert as_json.code == 9
+    report = json.loads(as_json.stdout)  # the report is whole, as it is for the eye
+    assert report["findings"][0]["verdict"] == "wrong"
+    assert [one["code"] for one in report["caveats"]] == ["simulated-nsm", "custom-roots"]
     assert "--allow-caveat simulated-nsm --allow-caveat custom-roots" in done.hint
     allowed = ("--allow-caveat", "simulated-nsm", "--allow-caveat", "custom-roots")
     done = run("doctor", "--strict", *allowed, env=emulator.kmstool_environ())
