@@ -25,6 +25,10 @@ from kmstool.refusals import parse_error
 from kmstool.session import DirectWay, SessionOptions, direct_way
 
 _ASKED = "Decrypt"
+# What KMS says to a request without a signature. Other services have other codes, and an answer of
+# status 5xx says nothing of whether KMS is there.
+_UNSIGNED = frozenset({"MissingAuthenticationToken", "MissingAuthenticationTokenException"})
+_ELSEWHERE = "check where the forwarder leads, and --host"
 
 
 class Way:
@@ -135,7 +139,7 @@ class Way:
         if answer.status == 200:
             return wrong(
                 "what answers carried out a request that was not signed: it is not KMS",
-                "check where the forwarder leads, and --host",
+                _ELSEWHERE,
             )
         error = parse_error(_ASKED, answer.status, answer.headers, answer.body)
         date = parse_http_date(answer.headers.get("date", ""))
@@ -150,6 +154,13 @@ class Way:
             return caution(
                 f"{words}, without a request id, which KMS always gives",
                 "check where the forwarder leads",
+                facts=facts,
+            )
+        if error.code not in _UNSIGNED:
+            return caution(
+                f"answers with status {answer.status} ({error.code}), where KMS says that the"
+                " signature is missing",
+                error.hint or _ELSEWHERE,
                 facts=facts,
             )
         return fine(words, facts=facts)

@@ -132,7 +132,24 @@ def test_a_handshake_that_breaks_the_second_time(look: Callable[[str], Examined]
     [
         (answer(200, x_amzn_requestid="0a1b-2c3d"), Verdict.WRONG, "it is not KMS"),
         (answer(403), Verdict.CAUTION, "without a request id"),
-        (answer(400, x_amzn_requestid="0a1b-2c3d"), Verdict.FINE, "HTTP400"),
+        (answer(400, x_amzn_requestid="0a1b-2c3d"), Verdict.CAUTION, "HTTP400"),
+        (answer(503, x_amzn_requestid="0a1b-2c3d"), Verdict.CAUTION, "HTTP503"),
+        (
+            answer(
+                404, x_amzn_requestid="0a1b-2c3d", x_amzn_errortype="UnknownOperationException"
+            ),
+            Verdict.CAUTION,
+            "status 404 (UnknownOperationException)",
+        ),
+        (
+            answer(
+                400,
+                x_amzn_requestid="0a1b-2c3d",
+                x_amzn_errortype="MissingAuthenticationTokenException",
+            ),
+            Verdict.FINE,
+            "it refuses (MissingAuthenticationTokenException)",
+        ),
         (lambda _headers, _body: b"SSH-2.0-x\r\n", Verdict.WRONG, "status line"),
     ],
 )
