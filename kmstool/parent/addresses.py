@@ -45,12 +45,21 @@ def check_credentials_address(address: Address) -> Address:
     Raises:
         SettingError: it is a TCP address of a network: whoever connects would get them.
     """
-    if isinstance(address, TcpAddress) and not is_loopback(address):
-        raise SettingError(
-            f"credentials are not served at {address}: the network could take them",
-            hint="use vsock://:8002; for tests unix:PATH or tcp://127.0.0.1:PORT",
-        )
-    return address
+    return _not_of_a_network(
+        address, "credentials are", "the network could take them", "vsock://:8002"
+    )
+
+
+def check_relay_address(address: Address) -> Address:
+    """The same address, where the relay may be served.
+
+    Raises:
+        SettingError: it is a TCP address of a network: any enclave anywhere would be let in whose
+            attestation the key's policy does not turn away.
+    """
+    return _not_of_a_network(
+        address, "the relay is", "the network could use its credentials", "vsock://:8001"
+    )
 
 
 def collide(one: Address, other: Address) -> bool:
@@ -66,3 +75,12 @@ def collide(one: Address, other: Address) -> bool:
             return posixpath.normpath(one.path) == posixpath.normpath(other.path)
         case _:
             return False
+
+
+def _not_of_a_network(address: Address, what: str, why: str, better: str) -> Address:
+    if isinstance(address, TcpAddress) and not is_loopback(address):
+        raise SettingError(
+            f"{what} not served at {address}: {why}",
+            hint=f"use {better}; for tests unix:PATH or tcp://127.0.0.1:PORT",
+        )
+    return address

@@ -17,7 +17,12 @@ from kmstool import limits
 from kmstool.arn import KeyArn, parse_key_arn
 from kmstool.endpoint import Address, TcpAddress, VsockAddress, parse_address
 from kmstool.errors import SettingError
-from kmstool.parent.addresses import check_credentials_address, check_metrics_address, collide
+from kmstool.parent.addresses import (
+    check_credentials_address,
+    check_metrics_address,
+    check_relay_address,
+    collide,
+)
 from kmstool.parent.allowlist import parse_allowlist
 from kmstool.parent.mistakes import Mistake, Mistakes, MistakesError
 from kmstool.parent.session_policy import (
@@ -285,7 +290,11 @@ def _relay(top: Table, mistakes: Mistakes) -> RelaySettings | None:
     if values is None:
         return None
     table = Table(values, "[relay]", _RELAY, mistakes)
-    listen = table.read("listen", _address, needed='write listen = "vsock://:8001"')
+    listen = table.read(
+        "listen",
+        lambda value: check_relay_address(_address(value)),
+        needed='write listen = "vsock://:8001"',
+    )
     needed = 'write allow_keys = ["arn:aws:kms:…:key/…"]: the relay uses no other'
     keys = table.read_list(
         "allow_keys", _key, maximum=limits.PARENT_KEYS_MAX, empty=needed, needed=needed

@@ -27,6 +27,7 @@ from kmstool.framing import (
     build_relay_answer,
     build_relay_refusal,
 )
+from kmstool.parent.addresses import check_relay_address
 from kmstool.parent.chain import explain, silence_botocore
 from kmstool.parent.listening import Service
 from kmstool.parent.request import RelayedCall, parse_relayed_call
@@ -138,8 +139,10 @@ def serve(
         endpoint_url: of KMS, in place of what botocore finds (`AWS_ENDPOINT_URL_KMS`, the region).
 
     Raises:
-        SettingError, CredentialsError: botocore or credentials are missing. TransportError.
+        SettingError: the network could connect there, or botocore is missing.
+        CredentialsError: it has none. TransportError.
     """
+    check_relay_address(listen)
     clients = kms_clients(endpoint_url)
     return Service(listen, Relay(keys, clients), allowed_cids=allowed_cids, report=report)
 

@@ -357,6 +357,7 @@ def test_the_socket_is_for_its_user_alone_and_a_stale_one_is_replaced(
         (["--listen", "vsock://:x", "--allow-key", "ARN"], 2, "port"),
         (["--listen", "unix:x", "--allow-key", "ARN", "--allow-cid", "16"], 2, "no CIDs"),
         (["--listen", "unix:/nonexistent/x", "--allow-key", "ARN"], 6, "cannot listen"),
+        (["--listen", "tcp://0.0.0.0:1", "--allow-key", "ARN"], 2, "the network could use its"),
         (["--listen", "unix:x", "--allow-key", "ARN", "--endpoint-url", "kms"], 2, "is not a url"),
     ],
 )

@@ -245,6 +245,12 @@ CREDENTIALS = '[credentials]\nlisten = "vsock://:8002"\n'
             "it is empty",
             "all that the role may",
         ),
+        (
+            RELAY.replace("vsock://:8001", "tcp://10.0.0.1:1"),
+            "[relay], listen",
+            "the network could use its credentials",
+            "vsock://:8001",
+        ),
         ("[relay]\nlisten = 'unix:r'", "[relay], allow_keys", "missing", "allow_keys = ["),
         ("[relay]\nlisten = 'unix:r'\nallow_keys = []", "[relay], allow_keys", "empty", "write"),
         (RELAY + "endpoint_url = 'kms'", "[relay], endpoint_url", "not a URL", "https://"),
