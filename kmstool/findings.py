@@ -19,6 +19,8 @@ from kmstool.errors import CaveatRefused, KmstoolError
 
 _GRACE: Final = 1.0  # seconds; a check that watches its deadline says better than we what was slow
 
+_SILENT: Final = "see what it waits for: a device, a name server, or the other end"
+
 Fact = str | int | float | bool | None
 
 
@@ -105,12 +107,14 @@ class Check:
         seconds: that it may take.
         run: is given a deadline of that length. What it raises of `KmstoolError` is a finding.
         needs: names of checks before it that must not have failed.
+        mend: what to do where what failed does not say it itself, or nothing answers.
     """
 
     name: str
     seconds: float
     run: Callable[[Deadline], Outcome]
     needs: tuple[str, ...] = ()
+    mend: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,7 @@ def _run(check: Check) -> Outcome:
         try:
             outcomes.append(check.run(deadline))
         except KmstoolError as error:
-            outcomes.append(wrong(str(error), error.hint))
+            outcomes.append(wrong(str(error), error.hint or check.mend))
         except BaseException as error:  # noqa: BLE001 - raised again below
             faults.append(error)
 
@@ -177,7 +181,5 @@ def _run(check: Check) -> Outcome:
     if faults:
         raise faults[0]
     if not outcomes:
-        return wrong(
-            f"no answer within {check.seconds:g} seconds", "give it more with --timeout, once"
-        )
+        return wrong(f"no answer within {check.seconds:g} seconds", check.mend or _SILENT)
     return outcomes[0]

@@ -24,7 +24,8 @@ def read_root(path: str) -> bytes:
             data = file.read(limits.NITRO_ROOT_FILE_MAX + 1)
     except OSError as error:
         raise SettingError(
-            f"the root of attestation in {path} could not be read: {error.strerror}"
+            f"the root of attestation in {path} could not be read: {error.strerror}",
+            hint="check the path, and who may read it",
         ) from None
     pem = data.lstrip().startswith(b"-----BEGIN")
     load = x509.load_pem_x509_certificate if pem else x509.load_der_x509_certificate

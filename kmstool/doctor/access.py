@@ -25,6 +25,13 @@ from kmstool.session import SessionOptions, open_direct
 OPERATIONS: Final = ("decrypt", "derive-shared-secret", "generate-data-key")
 _SOON: Final = 300.0  # seconds
 _LONG_TERM: Final = "AKIA"  # IAM User Guide, "IAM identifiers", unique id prefixes
+_RENEW: Final = (
+    "make them again: they look like the output of `aws configure export-credentials --format"
+    " process`"
+)
+_ASK_AWS: Final = (
+    "where KMS names the error, look it up in the KMS API Reference; where it does not, try again"
+)
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
@@ -64,8 +71,8 @@ class Access:
         first = ("settings",) if "KMSTOOL_EMULATOR" in self._environ else ()
         needs = ("attestation", "kms", "credentials")
         return (
-            Check("credentials", self._options.timeout, self._load, needs=first),
-            Check("permission", self._options.timeout, self._ask, needs=needs),
+            Check("credentials", self._options.timeout, self._load, first, _RENEW),
+            Check("permission", self._options.timeout, self._ask, needs, _ASK_AWS),
         )
 
     def _load(self, deadline: Deadline) -> Outcome:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 _SECONDS: Final = 5.0  # the module answers in milliseconds
 _IMAGE_PCRS: Final = (0, 1, 2)
 _NONCE: Final = 32  # bytes
+_DRIVER: Final = "see dmesg for the word of the driver nsm, or start the emulator again"
+_GENUINE: Final = (
+    "do not rely on this enclave: what answers is not AWS' security module, or not one under"
+    " the root that was given"
+)
 
 
 class Module:
@@ -43,9 +48,9 @@ class Module:
     def checks(self) -> tuple[Check, ...]:
         """In their order."""
         return (
-            Check("nsm", _SECONDS, self._describe),
-            Check("nsm-random", _SECONDS, self._random, needs=("nsm",)),
-            Check("attestation", _SECONDS, self._attest, needs=("nsm",)),
+            Check("nsm", _SECONDS, self._describe, mend=_DRIVER),
+            Check("nsm-random", _SECONDS, self._random, needs=("nsm",), mend=_DRIVER),
+            Check("attestation", _SECONDS, self._attest, needs=("nsm",), mend=_GENUINE),
             Check("pcrs", _SECONDS, self._pcrs, needs=("attestation",)),
         )
 

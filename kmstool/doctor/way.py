@@ -54,9 +54,9 @@ class Way:
         return (
             Check("settings", seconds, self._settings),
             Check("forwarder", seconds, self._forwarder, needs=("settings",)),
-            Check("tls", seconds, self._tls, needs=("forwarder",)),
-            Check("key-exchange", seconds, self._key_exchange, needs=("tls",)),
-            Check("kms", seconds, self._kms, needs=("tls",)),
+            Check("tls", seconds, self._tls, ("forwarder",), _ELSEWHERE),
+            Check("key-exchange", seconds, self._key_exchange, ("tls",), _ELSEWHERE),
+            Check("kms", seconds, self._kms, ("tls",), _ELSEWHERE),
         )
 
     def _settings(self, _deadline: Deadline) -> Outcome:

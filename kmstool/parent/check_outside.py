@@ -17,6 +17,13 @@ from kmstool.parent.settings import Configuration, Target
 _NAME_SECONDS: Final = 10.0
 _SOURCE_SECONDS: Final = 30.0  # the metadata service and STS, with what botocore tries again
 _PORT: Final = 443
+_NAMES: Final = (
+    "look at /etc/resolv.conf and the VPC's DNS settings; a private endpoint needs its private DNS"
+    " names"
+)
+_SAME_CHAIN: Final = (
+    "see what `aws sts get-caller-identity` says as this user: it walks the same chain"
+)
 
 
 class Outside:
@@ -39,10 +46,10 @@ class Outside:
     def checks(self) -> tuple[Check, ...]:
         """In their order."""
         return (
-            Check("names", _NAME_SECONDS, self._names),
+            Check("names", _NAME_SECONDS, self._names, mend=_NAMES),
             Check("targets", _NAME_SECONDS, self._connect, needs=("names",)),
-            Check("credentials", _SOURCE_SECONDS, self._ask),
-            Check("role", _SOURCE_SECONDS, self._whose, needs=("credentials",)),
+            Check("credentials", _SOURCE_SECONDS, self._ask, mend=_SAME_CHAIN),
+            Check("role", _SOURCE_SECONDS, self._whose, ("credentials",), _SAME_CHAIN),
         )
 
     def _targets(self) -> tuple[Target, ...]:
@@ -66,8 +73,7 @@ class Outside:
             except OSError as error:
                 return wrong(
                     f"the name {target.host} is not found: {error.strerror}",
-                    "look at /etc/resolv.conf and the VPC's DNS settings; a private endpoint"
-                    " needs its private DNS names",
+                    _NAMES,
                 )
             words.append(f"{target.host} is {', '.join(sorted({str(one[4][0]) for one in found}))}")
         return fine("; ".join(words))

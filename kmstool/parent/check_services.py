@@ -51,7 +51,7 @@ class Services:
             Check("configuration", _SECONDS, self._check_file),
             Check("forwarder", _SECONDS, lambda deadline: self._listens(self._routes(), deadline)),
             Check("services", _SECONDS, self._others),
-            Check("metrics", _SECONDS, self._metrics),
+            Check("metrics", _SECONDS, self._metrics, mend="see who listens there: ss -lptnx"),
         )
 
     def _check_file(self, _deadline: Deadline) -> Outcome:

@@ -76,6 +76,9 @@ class Examined:
 
     def __init__(self, findings: list[Finding]) -> None:
         self.findings = findings
+        for one in findings:
+            if one.outcome.verdict is Verdict.WRONG:
+                assert one.outcome.advice, f"{one.check}: {one.outcome.text}, and no mend"
 
     def __getitem__(self, name: str) -> Outcome:
         return next(one.outcome for one in self.findings if one.check == name)

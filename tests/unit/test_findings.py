@@ -64,6 +64,14 @@ def test_an_error_of_ours_is_a_finding_with_its_hint() -> None:
     assert found.outcome == wrong("nobody answers", "start it")
 
 
+def test_an_error_without_a_hint_is_mended_as_the_check_says() -> None:
+    def run(_deadline: Deadline) -> Outcome:
+        raise TransportError("nobody answers")
+
+    (found,) = examine([Check("a", 5.0, run, mend="look there")])
+    assert found.outcome == wrong("nobody answers", "look there")
+
+
 def test_any_other_error_is_a_bug_and_no_finding() -> None:
     def run(_deadline: Deadline) -> Outcome:
         raise ZeroDivisionError
@@ -81,11 +89,13 @@ def test_a_check_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch)
         return fine("at last")
 
     try:
-        found = list(examine([Check("a", 0.05, run), check("b", fine("good"), "a")]))
+        given_up = Check("a", 0.05, run, mend="look there")
+        found = list(examine([given_up, check("b", fine("good"), "a")]))
     finally:
         release.set()
     assert found[0].outcome.verdict is Verdict.WRONG
     assert "no answer within 0.05 seconds" in found[0].outcome.text
+    assert found[0].outcome.advice == "look there"
     assert found[1].outcome.verdict is Verdict.NOT_TRIED
 
 
