@@ -360,7 +360,7 @@ def _key(value: object) -> KeyArn:
 
 def _policy(value: object, read_file: ReadFile) -> str:
     try:
-        text = read_file(as_text(value)).decode("utf-8")
+        text = read_file(as_text(value)).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise SettingError("the session policy is not UTF-8") from None
     return check_session_policy(text)

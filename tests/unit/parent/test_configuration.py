@@ -355,6 +355,13 @@ def test_mistakes_in_the_allow_list_have_its_lines() -> None:
     assert "65979" in found.problem
 
 
+def test_a_session_policy_of_an_editor_that_writes_a_byte_order_mark() -> None:
+    """As `--session-policy` takes it."""
+    policy = '\ufeff{"Statement": {"Effect": "Allow", "Action": "kms:*", "Resource": "*"}}'
+    text = CREDENTIALS + f'assume_role = "{ROLE}"\nsession_policy = "p"'
+    assert read_configuration(text.encode(), read_file=files(p=policy)).mistakes == ()
+
+
 @pytest.mark.parametrize(
     ("text", "host", "port"),
     [
