@@ -1,4 +1,8 @@
-"""Fixtures for every test: the shared material, and a guard against real vsock addresses."""
+"""Fixtures for every test: the shared material, and a guard against real vsock addresses.
+
+What a test records as the property "shown" is printed at the end of the run, passed or skipped: for
+tests of which a log has to show that they ran.
+"""
 
 import os
 import signal
@@ -49,3 +53,12 @@ def no_real_vsock(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     for name in ("KMSTOOL_EMULATOR", "KMSTOOL_REGION", "KMSTOOL_KEY_ID"):
         monkeypatch.delenv(name, raising=False)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints what tests recorded as shown."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "shown" and report.when == "call":
+                    terminalreporter.write_line(str(value))

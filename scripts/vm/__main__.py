@@ -1,6 +1,5 @@
 """`scripts/enclave-vm`: see its first lines. Exit 0; 1 failed; 2 usage; 75 cannot be had."""
 
-import shutil
 import signal
 import sys
 import tempfile
@@ -9,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vm.ground import Ground
+from vm.keep import down, execute, up
 from vm.machine import Machine
-from vm.processes import Processes
+from vm.processes import Processes, last_logs
 from vm.show import run_all
-from vm.tools import CANNOT, BrokenError, CannotError, cache, find_layer, find_tools
+from vm.tools import CANNOT, BrokenError, CannotError, find_layer, find_tools
 
 USAGE = "enclave-vm: error: say run, up, down, or exec -- COMMAND OF KMSTOOL"
 
@@ -23,6 +23,12 @@ def main(arguments: Sequence[str]) -> int:
     match arguments:
         case ["run"]:
             run()
+        case ["up"]:
+            up()
+        case ["down"]:
+            down()
+        case ["exec", "--", *words] if words:
+            return execute(words)
         case _:
             print(USAGE, file=sys.stderr)
             return 2
@@ -43,16 +49,7 @@ def run() -> None:
             print(run_all(tools, layer, ground, machine, folder))
         finally:
             processes.stop_all()
-            keep_logs(folder)
-
-
-def keep_logs(folder: Path) -> None:
-    """The logs of the last run stay, whatever became of it."""
-    place = cache() / "last-run"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    for path in folder.glob("*.log"):
-        shutil.copy(path, place)
+            processes.keep_logs()
 
 
 if __name__ == "__main__":
@@ -63,5 +60,5 @@ if __name__ == "__main__":
         sys.exit(CANNOT)
     except BrokenError as error:
         print(f"enclave-vm: error: {error}", file=sys.stderr)
-        print(f"enclave-vm: hint: the logs are in {cache() / 'last-run'}", file=sys.stderr)
+        print(f"enclave-vm: hint: the logs of the last run are in {last_logs()}", file=sys.stderr)
         sys.exit(1)

@@ -78,7 +78,7 @@ class Machine:
         # Without the buffer's size a send of more than 32 KiB hangs.
         device = f"guest-cid={GUEST_CID},socket={vhost},uds-path={self.folder / SOCKET}"
         device += ",tx-buffer-size=28672"
-        command = [tools.vsock / "vhost-device-vsock", "--vm", device]
+        command: list[str | Path] = [tools.vsock / "vhost-device-vsock", "--vm", device]
         self._processes.start("vsock", command)
         self._processes.wait_for("vsock", vhost.exists, 10, "its socket")
         start = time.monotonic()
@@ -98,14 +98,15 @@ class Machine:
         machine = f"nitro-enclave,vsock=c,id=kmstool-vm,parent-role={PARENT_ROLE}"
         # acpi: Debian's kernel finds the virtio devices by it, and not by its command line.
         machine += f",parent-id={PARENT_ID},acpi=on"
-        return [
+        command: list[str | Path] = [
             tools.qemu / "qemu-system-x86_64",
             *("-M", machine, "-kernel", image.eif, "-L", tools.qemu / "firmware"),
             *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1G"),
             *("-display", "none", "-nodefaults", "-no-reboot"),
             *("-chardev", f"socket,id=c,path={vhost}"),
             *("-chardev", f"file,id=s,path={self.serial},append=on", "-serial", "chardev:s"),
-        ]  # fmt: skip
+        ]
+        return command
 
     def ask(self, request: dict[str, Any], seconds: float = 180) -> dict[str, Any]:
         """One request to the agent. Raises: BrokenError."""

@@ -5,13 +5,14 @@ taken for ours) and NAME.log. `run` and `down` stop them alike.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vm.tools import BrokenError
+from vm.tools import BrokenError, cache
 
 STOP_SECONDS = 10.0
 
@@ -46,6 +47,8 @@ class Processes:
 
     def running(self, name: str) -> bool:
         """Whether it is still there."""
+        if not (self.folder / f"{name}.pid").exists():
+            return False
         number, started = self._read(name)
         return _started(number) == started != ""
 
@@ -86,12 +89,25 @@ class Processes:
         for name in self.names():
             self.stop(name)
 
+    def keep_logs(self) -> None:
+        """Copies them to where `last_logs` says, in the place of those before."""
+        place = last_logs()
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        for path in self.folder.glob("*.log"):
+            shutil.copy(path, place)
+
     def _read(self, name: str) -> tuple[int, str]:
         number, _, started = (self.folder / f"{name}.pid").read_text().strip().partition(" ")
         return int(number), started
 
     def _reap(self) -> None:
         self._children = [child for child in self._children if child.poll() is None]
+
+
+def last_logs() -> Path:
+    """The folder with the logs of the last run."""
+    return cache() / "last-run"
 
 
 def _started(number: int) -> str:
