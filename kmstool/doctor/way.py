@@ -98,13 +98,14 @@ class Way:
             cipher = (tls.cipher() or ("unknown",))[0]
             ends = end_of(tls)
             root = root_of(tls)
+        end = "at a time that cannot be read" if ends is None else f"{ends:%Y-%m-%d}"
         return fine(
-            f"{version}, {cipher}; the certificate for {way.host} ends {ends:%Y-%m-%d}, and"
+            f"{version}, {cipher}; the certificate for {way.host} ends {end}, and"
             f" its chain leads to {root or 'one of the roots'}",
             facts={
                 "version": version,
                 "cipher": cipher,
-                "certificate_ends": ends.isoformat(),
+                "certificate_ends": None if ends is None else ends.isoformat(),
                 "root": root,
             },
         )
