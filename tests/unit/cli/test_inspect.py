@@ -6,6 +6,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.odd_certificates import with_a_negative_serial
 
 from kmstool.attestation.document import AttestationDocument
 from kmstool.cli.inspect import _describe_certificate, _describe_document
@@ -41,6 +42,11 @@ def test_a_certificate_s_names_are_neutralised() -> None:
 
 def test_an_unreadable_certificate_is_said_to_be_one() -> None:
     assert _describe_certificate(b"\x30\x00") == {"unreadable": "ValueError", "bytes": 2}
+
+
+def test_an_odd_certificate_is_described_without_a_warning_of_python_s() -> None:
+    described = _describe_certificate(with_a_negative_serial())
+    assert described["subject"] == "CN=QQQQ"
 
 
 def test_the_last_moment_that_the_reader_takes() -> None:
