@@ -135,9 +135,7 @@ def test_a_handshake_that_breaks_the_second_time(look: Callable[[str], Examined]
         (answer(400, x_amzn_requestid="0a1b-2c3d"), Verdict.CAUTION, "HTTP400"),
         (answer(503, x_amzn_requestid="0a1b-2c3d"), Verdict.CAUTION, "HTTP503"),
         (
-            answer(
-                404, x_amzn_requestid="0a1b-2c3d", x_amzn_errortype="UnknownOperationException"
-            ),
+            answer(404, x_amzn_requestid="0a1b-2c3d", x_amzn_errortype="UnknownOperationException"),
             Verdict.CAUTION,
             "status 404 (UnknownOperationException)",
         ),
