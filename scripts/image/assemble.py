@@ -39,8 +39,8 @@ LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "sbin": "usr/
 # What an entry script is written with; nothing that installs, and nothing that talks to a network.
 APPLETS = (
     "[ base64 basename cat chmod chown cp cut date dd dirname echo env expr false grep head id"
-    " kill ln ls mkdir mktemp mount mv od printf ps pwd readlink rm rmdir sed sh sha256sum sleep"
-    " sort stat tail tee test touch tr true umount uname wc xxd"
+    " kill ln ls mkdir mktemp mount mv od printf ps pwd readlink rm rmdir sed setpriv sh sha256sum"
+    " sleep sort stat su tail tee test touch tr true umount uname wc xxd"
 )
 FILES = {
     "etc/passwd": "root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",

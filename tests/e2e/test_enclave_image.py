@@ -10,7 +10,9 @@ import csv
 import hashlib
 import json
 import re
+import shutil
 import stat
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from image.context import rooms
+from image.lines import python_rows
 from image.modules import CUT, UNUSED
 from support.emulator import RunningEmulator, running_emulator
 from support.enclave_image import ROOT, Confined, EnclaveImage, build, layer, python, transport
@@ -119,7 +122,7 @@ def test_shell_is_minimal_and_busybox(minimal: EnclaveImage, shell: EnclaveImage
         "usr/bin/busybox"
     }
     links = {path.name for path in (shell.root / "usr/bin").iterdir() if path.is_symlink()}
-    assert {"sh", "cat", "mount"} <= links
+    assert {"sh", "cat", "mount", "setpriv", "su"} <= links
     assert links & INSTALLERS == set()
 
 
@@ -303,6 +306,73 @@ def test_it_is_confined_as_the_other_tests_say(confined: Confined) -> None:
         assert re.search(rf"^{name}:\s+0+$", said, re.MULTILINE), said
     assert re.search(r"^NoNewPrivs:\s+1$", said, re.MULTILINE)
     assert said.count("Read-only file system") == 4, said
+
+
+GIVEN_UP = b"""#!/bin/sh
+id -u
+grep -E 'CapEff|CapPrm|NoNewPrivs' /proc/self/status
+stat -c %U /dev/nsm >/run/owner && cat /run/owner
+kmstool --version
+touch /x /tmp/x
+"""
+# What an init has done when it starts an entry point: everything mounted, root, and writable.
+INIT = """
+mount -t tmpfs tmpfs "$2" && mkdir "$2/upper" "$2/work" "$2/root"
+mount -t overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" overlay "$2/root"
+mount -t tmpfs tmpfs "$2/root/dev" && touch "$2/root/dev/nsm" "$2/root/dev/null"
+mount -t proc proc "$2/root/proc"
+exec chroot "$2/root" /bin/sh -euc "$3"
+"""
+
+
+def test_a_script_gives_up_what_the_page_says(shell: EnclaveImage, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "howto" / "build-the-image.md").read_text()
+    (script,) = re.findall(r"^```sh\n(chown nobody .*?)^```", page, re.MULTILINE | re.DOTALL)
+    with layer({"app/entry": GIVEN_UP}) as more:
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-euc", INIT, "sh", f"{more}:{shell.root}", str(tmp_path),
+             script],
+            env={"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 1, done.stderr  # touch: the last of all
+    assert done.stderr.count("Read-only file system") == 2, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "65534"
+    assert [line.split() for line in lines[1:4]] == [
+        ["CapPrm:", "0" * 16],
+        ["CapEff:", "0" * 16],
+        ["NoNewPrivs:", "1"],
+    ]
+    assert lines[4] == "nobody"
+    assert lines[5].startswith("kmstool ")
+
+
+def test_bubblewrap_as_the_page_has_it(minimal: EnclaveImage) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
+    page = (ROOT / "docs" / "howto" / "build-the-image.md").read_text()
+    (script,) = re.findall(r"^```sh\n(bwrap .*?)^```", page, re.MULTILINE | re.DOTALL)
+    script = script.replace("image/rootfs", str(minimal.root))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("kmstool ")
+
+
+DOCUMENTED = re.compile(r"^\| (?P<what>[^|]+) \| Python \| (?P<lines>[\d,]+) \|$", re.MULTILINE)
+
+
+def test_the_table_of_trusted_lines_is_of_this_image(minimal: EnclaveImage) -> None:
+    page = (ROOT / "docs" / "explanation" / "image.md").read_text()
+    said = {
+        match["what"]: int(match["lines"].replace(",", "")) for match in DOCUMENTED.finditer(page)
+    }
+    counted = {row.what: row.lines for row in python_rows(minimal.root)}
+    assert set(said) == set(counted)
+    for what, lines in counted.items():
+        assert abs(said[what] - lines) <= max(lines / 10, 60), f"{what}: {lines} lines"
 
 
 def test_its_openssl_offers_the_hybrid_group(minimal: EnclaveImage) -> None:
