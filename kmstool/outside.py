@@ -5,12 +5,15 @@ roots. None of that is the trusted room's, hence the caveat `unattested-data-key
 from here. The key's policy has to allow this role kms:GenerateDataKey without conditions on an
 attestation; opening can still be for one image alone.
 
-Never: inside an image, which has no botocore; a data key in a message or a `repr`.
+Never: inside an image, which has no botocore; a data key in a message, a `repr` or a log.
 Source: KMS API Reference, GenerateDataKey.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+import logging
+import threading
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from kmstool import limits
@@ -18,6 +21,7 @@ from kmstool.caveats import UNATTESTED_DATA_KEY
 from kmstool.errors import (
     CredentialsError,
     KmsError,
+    KmstoolError,
     SettingError,
     TransportError,
     UntrustedAnswerError,
@@ -86,25 +90,61 @@ def _generate(key: "KeyArn", context: dict[str, str], timeout: float) -> Mapping
         SSOError,
     )
 
-    client = _client(key.region, timeout)
+    failure: KmstoolError
     try:
-        answer: Mapping[str, Any] = client.generate_data_key(
-            KeyId=str(key), KeySpec="AES_256", EncryptionContext=context
-        )
+        with _unlogged():
+            client = _client(key.region, timeout)
+            answer: Mapping[str, Any] = client.generate_data_key(
+                KeyId=str(key), KeySpec="AES_256", EncryptionContext=context
+            )
+            return answer
+    except KmstoolError:
+        raise
     except ClientError as error:
-        raise _refusal(error.response) from None
+        failure = _refusal(error.response)
     except (
         NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, SSOError
     ) as error:  # fmt: skip
-        raise CredentialsError(
+        failure = CredentialsError(
             f"botocore finds no credentials ({type(error).__name__})", hint=_NO_CREDENTIALS
-        ) from None
+        )
     except BotoCoreError as error:
-        raise TransportError(
+        failure = TransportError(
             f"KMS could not be asked ({type(error).__name__})",
             hint="look at the network, and at AWS_ENDPOINT_URL_KMS, AWS_CA_BUNDLE and proxies",
-        ) from None
-    return answer
+        )
+    except Exception as error:  # noqa: BLE001 - of an answer that botocore's parsers trip over
+        failure = UntrustedAnswerError(
+            f"botocore cannot read what was answered ({type(error).__name__})",
+            hint="what answers is not KMS: look at AWS_ENDPOINT_URL_KMS and proxies",
+        )
+    # Outside of the handlers: botocore's exceptions quote answers, and must be no context of ours.
+    raise failure
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """botocore logs whole answers and session tokens at DEBUG: nothing of this thread, meanwhile.
+
+    Other threads go on logging, and no level or handler is touched.
+    """
+    import botocore.session  # noqa: PLC0415 - its loggers have to exist
+    import botocore.tokens  # noqa: F401, PLC0415
+
+    ours = threading.get_ident()
+
+    def of_another(record: logging.LogRecord) -> bool:
+        return record.thread != ours
+
+    names = [name for name in logging.Logger.manager.loggerDict if name.startswith("botocore")]
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addFilter(of_another)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(of_another)
 
 
 def _client(region: str, timeout: float) -> Any:

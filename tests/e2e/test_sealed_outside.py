@@ -3,7 +3,10 @@
 The key's policy lets anybody of the account make data keys, and only the image decrypt.
 """
 
+import base64
+import contextlib
 import json
+import logging
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from support.emulator import RunningEmulator, running_emulator
+from support.hostile_server import HostileAuthority, HostileServer, http_bytes
 from support.processes import (
     SECRET_ACCESS_KEY,
     SESSION_TOKEN,
@@ -27,12 +31,14 @@ from support.processes import (
 from kmstool.arn import parse_key_arn
 from kmstool.caveats import UNATTESTED_DATA_KEY
 from kmstool.emulator.pcrs import label_pcrs
+from kmstool.enclave.http import HttpAnswer
 from kmstool.errors import KmsError, UntrustedAnswerError
 from kmstool.outside import outside_data_key
 from kmstool.roots import amazon_roots_pem
 
 HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto" / "seal-a-file.md"
 CONTENT = b"attack at dawn"
+AUTHORITY = HostileAuthority()
 
 
 def policy(*, outsiders: bool) -> str:
@@ -257,3 +263,45 @@ def test_what_kms_says_of_a_wrong_signature_is_not_repeated(
         outside_data_key(ARN)
     assert caught.value.code == "SignatureDoesNotMatch"
     assert SESSION_TOKEN not in repr(vars(caught.value)) + str(caught.value)
+
+
+@pytest.fixture
+def sdk(world: World, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """This process is the machine with what an SDK needs."""
+    for name, value in world.sdk.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_botocore_s_logs_hold_no_data_key(
+    world: World, sdk: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At DEBUG botocore logs the whole answer, and the headers with the session token."""
+    sdk.setenv("AWS_SESSION_TOKEN", SESSION_TOKEN)
+    with caplog.at_level(logging.DEBUG), contextlib.suppress(KmsError):
+        outside_data_key(parse_key_arn(world.arn))
+    sdk.setenv("AWS_SESSION_TOKEN", "")
+    with caplog.at_level(logging.DEBUG):
+        data_key = outside_data_key(parse_key_arn(world.arn)).data_key
+        logging.getLogger("botocore.parsers").debug("of the program's own")
+    assert data_key
+    assert base64.b64encode(data_key).decode() not in caplog.text
+    assert SESSION_TOKEN not in caplog.text
+    assert "of the program's own" in caplog.text
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize(
+    "body", [b"[]", b"null", b"\xff", b'{"Plaintext": "A"}', b'{"__type": 5}', b"[" * 100_000]
+)
+def test_an_answer_that_botocore_trips_over(
+    sdk: pytest.MonkeyPatch, tmp_path: Path, body: bytes, status: int
+) -> None:
+    (tmp_path / "ca.pem").write_text(AUTHORITY.pem)
+    sdk.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    answer = HttpAnswer(status, {}, body, keep_alive=False)
+    with HostileServer(AUTHORITY.context(), lambda _headers, _body: http_bytes(answer)) as server:
+        sdk.setenv("AWS_ENDPOINT_URL_KMS", server.address.replace("tcp:", "https:"))
+        with pytest.raises((UntrustedAnswerError, KmsError)) as caught:
+            outside_data_key(ARN)
+    assert caught.value.__context__ is None  # botocore's exception quotes the answer
