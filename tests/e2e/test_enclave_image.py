@@ -10,7 +10,6 @@ import csv
 import hashlib
 import json
 import re
-import shutil
 import stat
 import subprocess
 import tarfile
@@ -23,7 +22,16 @@ from image.context import rooms
 from image.lines import python_rows
 from image.modules import CUT, UNUSED
 from support.emulator import RunningEmulator, running_emulator
-from support.enclave_image import ROOT, Confined, EnclaveImage, build, layer, python, transport
+from support.enclave_image import (
+    ROOT,
+    Confined,
+    EnclaveImage,
+    build,
+    layer,
+    need_bubblewrap,
+    python,
+    transport,
+)
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -351,8 +359,7 @@ def test_a_script_gives_up_what_the_page_says(shell: EnclaveImage, tmp_path: Pat
 
 
 def test_bubblewrap_as_the_page_has_it(minimal: EnclaveImage) -> None:
-    if shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
+    need_bubblewrap()
     page = (ROOT / "docs" / "howto" / "build-the-image.md").read_text()
     (script,) = re.findall(r"^```sh\n(bwrap .*?)^```", page, re.MULTILINE | re.DOTALL)
     script = script.replace("image/rootfs", str(minimal.root))
