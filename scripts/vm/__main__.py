@@ -12,7 +12,7 @@ from vm.keep import down, execute, up
 from vm.machine import Machine
 from vm.processes import Processes, last_logs
 from vm.show import run_all
-from vm.tools import CANNOT, BrokenError, CannotError, find_layer, find_tools
+from vm.tools import CANNOT, BrokenError, CannotError, find_tools, take_layer
 
 USAGE = "enclave-vm: error: say run, up, down, or exec -- COMMAND OF KMSTOOL"
 
@@ -38,10 +38,10 @@ def main(arguments: Sequence[str]) -> int:
 def run() -> None:
     """Shows everything in a VM of its own, and keeps the logs."""
     start = time.monotonic()
-    tools, layer = find_tools(), find_layer()
-    print(f"enclave-vm: tools and image are there after {time.monotonic() - start:.0f} s")
     with tempfile.TemporaryDirectory(prefix="kmstool-vm-") as name:
         folder = Path(name)
+        tools, layer = find_tools(), take_layer(folder)
+        print(f"enclave-vm: tools and image are there after {time.monotonic() - start:.0f} s")
         processes = Processes(folder)
         ground, machine = Ground(folder, processes), Machine(folder, processes)
         try:

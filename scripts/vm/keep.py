@@ -17,7 +17,7 @@ from vm.image import build_image
 from vm.machine import Machine
 from vm.processes import Processes
 from vm.show import make_keys, open_keys_for
-from vm.tools import BrokenError, find_layer, find_tools
+from vm.tools import BrokenError, find_tools, take_layer
 
 LIFE = "QEMU signs with a certificate of three hours: after that, `down` and `up` again"
 
@@ -29,11 +29,12 @@ def up() -> None:
         if Processes(folder).running("qemu"):
             raise BrokenError(f"one is up already, in {folder}: `down` ends it")
         down()
-    tools, layer = find_tools(), find_layer()
+    tools = find_tools()
     folder.mkdir(mode=0o700)
     processes = Processes(folder)
     ground, machine = Ground(folder, processes), Machine(folder, processes)
     try:
+        layer = take_layer(folder)
         ground.start_emulator()
         keys = make_keys(ground, folder)
         image = build_image(tools, layer, ground.given, folder)

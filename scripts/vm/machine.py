@@ -32,6 +32,7 @@ class Ran:
     stdout: bytes
     stderr: str
     seconds: float
+    lines: tuple[tuple[float, str], ...]  # of stderr, each with the seconds at which it came
 
 
 class Machine:
@@ -144,6 +145,7 @@ class Machine:
             base64.b64decode(answer["stdout"]),
             answer["stderr"],
             answer["seconds"],
+            tuple((seconds, line) for seconds, line in answer["lines"]),
         )
 
     def nsm(self, request: bytes, capacity: int = 0x3000) -> bytes | int:

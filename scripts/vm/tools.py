@@ -5,6 +5,7 @@ say, by exit code 75, that it cannot be had on this machine: a reason to skip, a
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -43,11 +44,16 @@ def find_tools() -> Tools:
     return Tools(*(Path(found[name]) for name in ("qemu", "vsock", "kernel")))
 
 
-def find_layer() -> Path:
-    """The folder of the image's root file system as shipped. Raises: CannotError, BrokenError."""
+def take_layer(folder: Path) -> Path:
+    """The image's root file system as shipped, copied into `folder`: a cache may be cleared.
+
+    Raises: CannotError, BrokenError.
+    """
     lines = run_script("build-enclave-image").splitlines()
     folders = [line.removeprefix("folder ") for line in lines if line.startswith("folder ")]
-    return Path(folders[0], "rootfs")
+    layer = folder / "layer"
+    shutil.copytree(Path(folders[0], "rootfs"), layer, symlinks=True)
+    return layer
 
 
 def run_script(name: str) -> str:

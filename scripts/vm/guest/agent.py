@@ -42,7 +42,6 @@ ENVIRON = {"PATH": "/usr/bin:/bin", "HOME": WORK, "LC_ALL": "C.UTF-8"}
 NSM_IOCTL = 0xC0200A00
 KMSTOOL = "/usr/local/bin/kmstool"
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-STREAMS = ((".in", os.O_RDONLY), (".out", WRITE), (".err", WRITE))
 
 
 def main() -> None:
@@ -91,21 +90,27 @@ def run_kmstool(request: dict[str, Any]) -> dict[str, Any]:
         arguments = ["--nitro-root", NITRO_ROOT, *arguments]
     print("agent: kmstool", command, *arguments, flush=True)
     Path(WORK, ".in").write_bytes(base64.b64decode(request.get("stdin", "")))
+    reading, writing = os.pipe()
     start = time.monotonic()
     number = os.posix_spawn(
         KMSTOOL,
         [KMSTOOL, command, *arguments],
         ENVIRON,
         file_actions=[
-            (os.POSIX_SPAWN_OPEN, stream, f"{WORK}/{name}", flags, 0o600)
-            for stream, (name, flags) in enumerate(STREAMS)
+            (os.POSIX_SPAWN_OPEN, 0, f"{WORK}/.in", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, f"{WORK}/.out", WRITE, 0o600),
+            (os.POSIX_SPAWN_DUP2, writing, 2),
         ],
     )
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as stream:
+        lines = [(time.monotonic() - start, line) for line in stream]
     code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
     return {
         "code": code,
         "stdout": base64.b64encode(Path(WORK, ".out").read_bytes()).decode(),
-        "stderr": Path(WORK, ".err").read_text(errors="replace"),
+        "stderr": "".join(line for _, line in lines),
+        "lines": lines,
         "seconds": time.monotonic() - start,
     }
 
