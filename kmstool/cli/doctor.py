@@ -44,6 +44,7 @@ _OF_THE_OTHER: Final = {
         "credentials": "--credentials",
         "roots_file": "--roots",
         "nitro_root": "--nitro-root",
+        "timeout": "--timeout",
     },
 }
 
@@ -202,6 +203,10 @@ def _parent(
         host = kms_host(region, fips=session.fips)
     path = find_configuration(config_file)
     named = [via.partition("=")[2] for via in session.via]
+    if any(via.partition("=")[0] != "direct" for via in session.via):
+        raise click.UsageError(
+            "--via names a forwarder with --parent: direct=ADDRESS", click.get_current_context()
+        )
     return parent_checks(
         read=(lambda: read_file(path)) if config_file or path.exists() else None,
         forwarders=tuple(parse_address(text, listening=True) for text in named if text)

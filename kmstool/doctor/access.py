@@ -26,8 +26,8 @@ OPERATIONS: Final = ("decrypt", "derive-shared-secret", "generate-data-key")
 _SOON: Final = 300.0  # seconds
 _LONG_TERM: Final = "AKIA"  # IAM User Guide, "IAM identifiers", unique id prefixes
 _RENEW: Final = (
-    "make them again: they look like the output of `aws configure export-credentials --format"
-    " process`"
+    "give them in a file, a pipe or over a socket, as `aws configure export-credentials --format"
+    " process` writes them"
 )
 _ASK_AWS: Final = (
     "where KMS names the error, look it up in the KMS API Reference; where it does not, try again"

@@ -240,6 +240,8 @@ def test_a_clock_that_is_ten_minutes_ahead(emulator: RunningEmulator) -> None:
     ("arguments", "said"),
     [
         (("--parent", "--operation", "decrypt"), "--operation means nothing with --parent"),
+        (("--parent", "--timeout", "1"), "--timeout means nothing with --parent"),
+        (("--parent", "--via", "relay=unix:/x"), "--via names a forwarder with --parent: direct="),
         (("--inside", "--config", "x"), "--config means nothing with --inside"),
         (("--key-id", "alias/x"), "is an alias, not a key ARN"),
         (("--inside", "--via", "relay", "--via", "direct"), "--via names a relay and another way"),
