@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from kmstool.endpoint import VSOCK_CID_ANY
 from kmstool.findings import Check, Fact, Outcome, caution, fine, wrong
 
 _SECONDS: Final = 5.0
@@ -83,6 +84,12 @@ def _vsock(root: Path) -> Outcome:
             "modprobe vsock, and read /dev/vsock as this user",
         )
     cid = int.from_bytes(number, sys.byteorder)
+    if cid == VSOCK_CID_ANY:  # what the kernel says without a transport
+        return wrong(
+            "there is vsock with nothing behind it: this machine has no CID",
+            "on an instance load its transport (modprobe vmw_vsock_virtio_transport), on a host of"
+            " VMs vhost_vsock",
+        )
     return fine(f"there is vsock; this machine's CID is {cid}", facts={"cid": cid})
 
 

@@ -138,6 +138,18 @@ def test_no_vsock(root: Path) -> None:
     assert look(root, only=("vsock",)).wrong == ["vsock"]
 
 
+def test_a_vsock_with_nothing_behind_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module without a transport: the kernel says VMADDR_CID_ANY."""
+
+    def no_cid(_file: object, _request: int, number: bytearray) -> None:
+        number[:] = b"\xff" * 4
+
+    monkeypatch.setattr("kmstool.parent.check_machine.fcntl.ioctl", no_cid)
+    found = look(root, only=("vsock",))["vsock"]
+    assert found.verdict is Verdict.WRONG
+    assert "no CID" in found.text
+
+
 # --- The services ------------------------------------------------------------------------------
 
 
