@@ -22,6 +22,7 @@ GUEST_CID = 16
 BOOT_SECONDS = 60.0
 BOOTS = 2  # one retry: a loaded host now and then stops an emulated CPU's clock
 SOCKET = "vm.vsock"
+UNIX_PATH_MAX = 107  # bytes
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,16 @@ class Ran:
 
 
 class Machine:
-    """A VM in `folder`, whose path has to be short: it holds Unix sockets."""
+    """A VM in `folder`, whose path has to be short: it holds Unix sockets.
+
+    Raises: BrokenError, where it is not.
+    """
 
     def __init__(self, folder: Path, processes: Processes) -> None:
         self.folder = folder
         self._processes = processes
+        if len(str(self.parent_socket(65535)).encode()) > UNIX_PATH_MAX:
+            raise BrokenError(f"{folder} is too long for Unix sockets: set TMPDIR to a shorter one")
 
     def parent_socket(self, port: int) -> Path:
         """Where the parent listens for the enclave's connections to this port."""

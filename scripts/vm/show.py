@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from vm.ground import Ground, policy_for
 from vm.image import Image, build_image, second_ramdisk
 from vm.machine import Machine, Ran
@@ -56,14 +59,8 @@ def make_keys(ground: Ground, folder: Path) -> Keys:
     ]
     (folder / "public.der").write_bytes(kms.get_public_key(KeyId=agreement)["PublicKey"])
     (folder / "plain").write_bytes(SECRET)
-    peer = subprocess.run(
-        ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"],
-        capture_output=True,
-        check=True,
-    ).stdout
-    peer_pem = subprocess.run(
-        ["openssl", "ec", "-pubout"], input=peer, capture_output=True, check=True
-    ).stdout
+    peer = ec.generate_private_key(ec.SECP256R1()).public_key()
+    peer_pem = peer.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     sealed = outside(
         ground,
         *("seal", "--to", str(folder / "public.der"), "--key-id", agreement, "--label", "vm"),

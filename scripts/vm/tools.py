@@ -6,6 +6,7 @@ say, by exit code 75, that it cannot be had on this machine: a reason to skip, a
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -59,15 +60,23 @@ def take_layer(folder: Path) -> Path:
 def run_script(name: str) -> str:
     """What a script prints; its stderr is passed on. Raises: CannotError, BrokenError."""
     with subprocess.Popen(
-        [SCRIPTS / name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [SCRIPTS / name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         said = []
-        for line in process.stderr:
-            sys.stderr.write(line)
-            said.append(line.strip())
-        output = process.stdout.read()
+        try:
+            for line in process.stderr:
+                sys.stderr.write(line)
+                said.append(line.strip())
+            output = process.stdout.read()
+        except BaseException:  # we are being ended: so is what it builds
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
     if process.returncode == CANNOT:
         reasons = [line for line in said if ": error: " in line]
         raise CannotError(reasons[-1] if reasons else f"scripts/{name} does not say why")

@@ -6,13 +6,14 @@ done the tests skip, and the closing lines of the run say so.
 
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.enclave_vm import ROOT, EnclaveVm
+from support.enclave_vm import CANNOT, ROOT, EnclaveVm
 from vm.module import CHECKS
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]  # from nothing, under other tests' load
@@ -75,6 +76,17 @@ def test_a_vm_that_is_kept(vm: EnclaveVm) -> None:
         assert vm("down").returncode == 0
     assert list(vm.temporary.iterdir()) == []
     assert b"no VM is up" in vm("exec", "--", "doctor").stderr
+
+
+def test_what_is_ended_leaves_nothing(vm: EnclaveVm) -> None:
+    with vm.start("run") as process:
+        while process.poll() is None and not any("qemu-system" in one for one in vm.processes()):
+            time.sleep(0.1)
+        process.terminate()
+    if process.returncode == CANNOT:
+        pytest.skip("it cannot be had here: test_the_whole_chain says why")
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(vm.temporary.iterdir()) == []
 
 
 def tools(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = str(ROOT / "scripts" / "enclave-vm")
 CANNOT = 75  # what it is built from cannot be had on this machine
 
 
@@ -26,13 +27,11 @@ class EnclaveVm:
         self, *arguments: str, stdin: bytes = b"", report: Callable[[str], None] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs it to its end. A skip's reason is reported as well, to be seen in any log."""
-        environ = {"TMPDIR": str(self.temporary)}
         done = subprocess.run(
-            [str(ROOT / "scripts" / "enclave-vm"), *arguments],
+            [SCRIPT, *arguments],
             input=stdin,
             capture_output=True,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-            | environ,
+            env=self.environ(),
             check=False,
         )
         if done.returncode == CANNOT:
@@ -41,6 +40,21 @@ class EnclaveVm:
                 report(f"SKIPPED: {reason}")
             pytest.skip(reason)
         return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts it, for a test that does not let it end."""
+        return subprocess.Popen(
+            [SCRIPT, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.environ(),
+        )
+
+    def environ(self) -> dict[str, str]:
+        """The environment around, with its own TMPDIR."""
+        around = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return around | {"TMPDIR": str(self.temporary)}
 
     def processes(self) -> list[str]:
         """Command lines of processes that still have to do with it."""

@@ -1,4 +1,4 @@
-"""The requests of the VM's module check, put to the simulator: docs/reference/nsm-differences.md."""
+"""The VM's requests put to the simulator, held against docs/reference/nsm-differences.md."""
 
 from typing import Any
 
