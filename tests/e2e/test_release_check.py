@@ -1,4 +1,4 @@
-"""scripts/release-check passes: what a release needs is looked at on every CI run, not on its day."""
+"""scripts/release-check passes: looked at on every CI run, not on the day of a release."""
 
 import subprocess
 from pathlib import Path
