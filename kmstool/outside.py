@@ -153,7 +153,7 @@ def _client(region: str, timeout: float) -> Any:
     from botocore.session import Session  # noqa: PLC0415
 
     config = Config(
-        connect_timeout=limits.CONNECT_TIMEOUT,
+        connect_timeout=min(limits.CONNECT_TIMEOUT, timeout),
         read_timeout=timeout,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
     )

@@ -244,6 +244,19 @@ def test_an_answer_that_is_not_used(
         outside_data_key(ARN)
 
 
+def test_the_timeout_is_that_of_connecting_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def create(*_: object, config: Any, **__: object) -> Client:
+        seen.append(config)
+        return Client()
+
+    monkeypatch.setattr("botocore.session.Session.create_client", create)
+    outside_data_key(ARN, timeout=2)
+    outside_data_key(ARN, timeout=30)
+    assert [(one.connect_timeout, one.read_timeout) for one in seen] == [(2, 2), (5, 30)]
+
+
 def test_what_kms_says_of_a_wrong_signature_is_not_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
