@@ -169,7 +169,10 @@ class _Source:
         while count:
             piece = self.read_up_to(min(count, _PIECE))
             if not piece:
-                _refuse(f"the file ends after {self.position} bytes, within {what}")
+                _refuse(
+                    f"the file ends after {self.position} bytes, within {what}",
+                    "get the image again: this is not all of it",
+                )
             pieces.append(piece)
             count -= len(piece)
         return b"".join(pieces)

@@ -287,8 +287,9 @@ def test_one_defect_each(defect: str) -> None:
 def test_a_file_cut_at_any_byte() -> None:
     data = image(ramdisk("a", size=40), ramdisk("b", size=40)).file()
     for length in range(len(data)):
-        with pytest.raises(InputError, match="the file ends after"):
+        with pytest.raises(InputError, match="the file ends after") as caught:
             read_eif(BytesIO(data[:length]))
+        assert "get the image again" in str(caught.value.hint)
 
 
 class Pieces:
