@@ -56,7 +56,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except CannotError as error:
-        print(f"enclave-vm: cannot be had here: {error}", file=sys.stderr)
+        print(f"enclave-vm: error: {error}", file=sys.stderr)
         sys.exit(CANNOT)
     except BrokenError as error:
         print(f"enclave-vm: error: {error}", file=sys.stderr)

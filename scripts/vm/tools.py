@@ -78,7 +78,7 @@ def run_script(name: str) -> str:
             os.killpg(process.pid, signal.SIGTERM)
             raise
     if process.returncode == CANNOT:
-        reasons = [line for line in said if ": error: " in line]
+        reasons = [line.partition(": error: ")[2] for line in said if ": error: " in line]
         raise CannotError(reasons[-1] if reasons else f"scripts/{name} does not say why")
     if process.returncode:
         raise BrokenError(f"scripts/{name} failed, exit code {process.returncode}")
