@@ -12,6 +12,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -216,6 +217,29 @@ def connect(
         else:
             return sock
     raise _connect_error(address, last, deadline, hint)
+
+
+def connect_first(
+    addresses: Sequence[Address],
+    deadline: Deadline,
+    *,
+    hint: str = DIRECT_HINT,
+    trace: Callable[[str], None],
+) -> socket.socket:
+    """A socket connected to the first address that answers, in their order; at least one is given.
+
+    Raises:
+        TransportError: none answers; the reason is that of the last.
+    """
+    *others, last = addresses
+    for address in others:
+        trace(f"connecting to {address}")
+        try:
+            return connect(address, deadline, hint=hint)
+        except TransportError as error:
+            trace(f"{error}; trying the next address")
+    trace(f"connecting to {last}")
+    return connect(last, deadline, hint=hint)
 
 
 # What a connect fails with where nobody listens, or not yet. A vsock answers ECONNRESET for a port

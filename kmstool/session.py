@@ -16,7 +16,7 @@ from kmstool import limits
 from kmstool.arn import AnyKey, KeyArn, kms_host, parse_host
 from kmstool.caveats import CUSTOM_NITRO_ROOT, CUSTOM_ROOTS, SIMULATED_NSM, Caveat, Tolerance
 from kmstool.enclave.nsm import DevNsm, Nsm, Transport
-from kmstool.errors import SettingError, TransportError
+from kmstool.errors import SettingError
 
 if TYPE_CHECKING:
     import socket
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kmstool.enclave.exchange import Exchange
     from kmstool.enclave.http import HttpConnection
     from kmstool.enclave.relayed import RelayedKms
-    from kmstool.endpoint import Address, Deadline
+    from kmstool.endpoint import Deadline
 
 DEFAULT_DIRECT = "vsock://3:8000"
 DEFAULT_RELAY = "vsock://3:8001"
@@ -264,12 +264,12 @@ def open_relayed(
 
     from kmstool.enclave.recipient import Recipient  # noqa: PLC0415
     from kmstool.enclave.relayed import RELAY_HINT, RelayedKms  # noqa: PLC0415
-    from kmstool.endpoint import parse_address  # noqa: PLC0415
+    from kmstool.endpoint import connect_first, parse_address  # noqa: PLC0415
 
     parsed = [parse_address(address) for address in addresses]
 
     def dial(deadline: "Deadline") -> "socket.socket":
-        return _connect_first(parsed, deadline, options.trace, hint=RELAY_HINT)
+        return connect_first(parsed, deadline, trace=options.trace, hint=RELAY_HINT)
 
     return RelayedKms(
         dial,
@@ -342,34 +342,18 @@ def _addresses(via: tuple[str, ...], *, way: str, default: str) -> list[str]:
 def _dialer(way: DirectWay, trace: Callable[[str], None]) -> "Callable[[Deadline], HttpConnection]":
     from kmstool.enclave.http import HttpConnection  # noqa: PLC0415
     from kmstool.enclave.tls import open_tls  # noqa: PLC0415
-    from kmstool.endpoint import forwarder_hint, parse_address  # noqa: PLC0415
+    from kmstool.endpoint import connect_first, forwarder_hint, parse_address  # noqa: PLC0415
 
     parsed = [parse_address(address) for address in way.addresses]
     hint = forwarder_hint(parsed[-1], way.host)  # what fails in the end is the last of them
 
     def dial(deadline: "Deadline") -> HttpConnection:
-        sock = _connect_first(parsed, deadline, trace, hint=hint)
+        sock = connect_first(parsed, deadline, trace=trace, hint=hint)
         tls = open_tls(sock, host=way.host, roots_pem=way.roots_pem, deadline=deadline)
         trace(f"{tls.version()} to {way.host}, {(tls.cipher() or ('unknown cipher',))[0]}")
         return HttpConnection(tls, way.host)
 
     return dial
-
-
-def _connect_first(
-    addresses: "list[Address]", deadline: "Deadline", trace: Callable[[str], None], *, hint: str
-) -> "socket.socket":
-    from kmstool.endpoint import connect  # noqa: PLC0415
-
-    for number, address in enumerate(addresses, 1):
-        trace(f"connecting to {address}")
-        try:
-            return connect(address, deadline, hint=hint)
-        except TransportError as error:
-            if number == len(addresses):
-                raise
-            trace(f"{error}; trying the next address")
-    raise AssertionError("the last address connects or raises")
 
 
 def _roots(
