@@ -290,13 +290,14 @@ def test_botocore_s_logs_hold_no_data_key(
     world: World, sdk: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At DEBUG botocore logs the whole answer, and the headers with the session token."""
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "botocore")  # whatever ran before in this process
     sdk.setenv("AWS_SESSION_TOKEN", SESSION_TOKEN)
-    with caplog.at_level(logging.DEBUG), contextlib.suppress(KmsError):
+    with contextlib.suppress(KmsError):
         outside_data_key(parse_key_arn(world.arn))
     sdk.setenv("AWS_SESSION_TOKEN", "")
-    with caplog.at_level(logging.DEBUG):
-        data_key = outside_data_key(parse_key_arn(world.arn)).data_key
-        logging.getLogger("botocore.parsers").debug("of the program's own")
+    data_key = outside_data_key(parse_key_arn(world.arn)).data_key
+    logging.getLogger("botocore.parsers").debug("of the program's own")
     assert data_key
     assert base64.b64encode(data_key).decode() not in caplog.text
     assert SESSION_TOKEN not in caplog.text

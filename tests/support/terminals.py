@@ -31,7 +31,9 @@ def on_a_terminal(
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         with subprocess.Popen(
             arguments,
-            env={"TERM": "xterm-256color", **environ},
+            env={"TERM": "xterm-256color"}
+            # pytest-xdist sets them; here the terminal has a size of its own.
+            | {name: environ[name] for name in environ if name not in ("COLUMNS", "LINES")},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
