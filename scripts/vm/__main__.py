@@ -45,7 +45,7 @@ def run() -> None:
         processes = Processes(folder)
         ground, machine = Ground(folder, processes), Machine(folder, processes)
         try:
-            ground.start_emulator()
+            print(f"enclave-vm: {ground.start_emulator()}")
             print(run_all(tools, layer, ground, machine, folder))
         finally:
             processes.stop_all()

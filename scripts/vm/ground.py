@@ -4,6 +4,9 @@ The emulator's simulated hypervisor and QEMU are one: `emulator serve` makes a s
 this run (root, intermediates, a P-384 leaf of three hours), QEMU signs with it, and the root of it
 is the emulator's KMS' Nitro root. The emulator's own simulated security module is there and is not
 used: the guest has no way to it.
+
+Its TLS is that of Debian 13, as the image's is, so that the two agree on X25519MLKEM768: it runs in
+a chroot of the image's base. Where that cannot be had it runs outside, on the OpenSSL there.
 """
 
 import json
@@ -18,6 +21,7 @@ import botocore.session
 from vm.image import Given
 from vm.machine import Machine
 from vm.processes import Processes
+from vm.tools import SCRIPTS, CannotError, find_emulator_base
 
 FORWARD, RELAY, CREDENTIALS = 8000, 8001, 8002
 ENCLAVE_ROLE = "arn:aws:iam::111122223333:role/enclave"
@@ -32,6 +36,7 @@ class Ground:
 
     def __init__(self, folder: Path, processes: Processes) -> None:
         self.folder = folder
+        self.inside = False
         self._processes = processes
 
     @property
@@ -61,14 +66,25 @@ class Ground:
         words = (shlex.split(line.removeprefix("export "))[0] for line in lines)
         return {**_clean(os.environ), **dict(word.split("=", 1) for word in words)}
 
-    def start_emulator(self) -> None:
-        """Starts the emulator and waits for it. Raises: BrokenError."""
-        command = ["kmstool", "emulator", "serve", "--dir", str(self.folder / "emulator")]
+    def start_emulator(self) -> str:
+        """Starts the emulator and waits for it; says where it runs. Raises: BrokenError."""
+        command = ["emulator", "serve", "--dir", str(self.folder / "emulator")]
+        try:
+            base, openssl = find_emulator_base()
+        except CannotError as error:
+            where = f"the emulator runs outside, with the OpenSSL of this machine: {error}"
+            command = ["kmstool", *command]
+        else:
+            where = f"the emulator runs in a chroot of the image's base, with {openssl}"
+            inner = [SCRIPTS / "vm" / "emulator-in", base, self.folder, "-m", "kmstool"]
+            command = [*map(str, inner), *command]
+            self.inside = True
         self._processes.start("emulator", command, _clean(os.environ))
         output = self.folder / "emulator.out"
         self._processes.wait_for(
             "emulator", lambda: "AWS_DEFAULT_REGION" in output.read_text(), 60, "its environment"
         )
+        return where
 
     def kms(self) -> Any:
         """An AWS SDK's client that acts as the administrator."""

@@ -35,7 +35,7 @@ def up() -> None:
     ground, machine = Ground(folder, processes), Machine(folder, processes)
     try:
         layer = take_layer(folder)
-        ground.start_emulator()
+        print(ground.start_emulator())
         keys = make_keys(ground, folder)
         image = build_image(tools, layer, ground.given, folder)
         open_keys_for(ground, keys, image.pcrs)

@@ -191,12 +191,15 @@ def show_setups(machine: Machine, keys: Keys) -> list[str]:
     return shown
 
 
-def show_doctor(machine: Machine, keys: Keys) -> None:
-    """`kmstool doctor` in the guest finds nothing wrong."""
+def show_doctor(machine: Machine, ground: Ground, keys: Keys) -> None:
+    """`kmstool doctor` in the guest finds nothing wrong, and the key exchange that there can be."""
     say("5. kmstool doctor in the guest:")
     ran = expect(machine.kmstool("doctor", "--key-id", keys.symmetric), "doctor")
     for line in ran.stdout.decode().splitlines():
         say(f"   {line}")
+    (exchange,) = [line for line in ran.stdout.decode().splitlines() if "key-exchange" in line]
+    if ground.inside and "X25519MLKEM768" not in exchange:
+        raise BrokenError(f"the emulator has X25519MLKEM768, and it was not chosen: {exchange}")
 
 
 def show_refusal(
@@ -238,7 +241,7 @@ def run_all(tools: Tools, layer: Path, ground: Ground, machine: Machine, folder:
     show_boot(machine, tools, image, layer, ground)
     show_document(machine, image, ground, folder)
     shown = show_setups(machine, keys)
-    show_doctor(machine, keys)
+    show_doctor(machine, ground, keys)
     say("6. The seven requests, past kmstool, to the real driver:")
     checks = show_module(machine)
     for line in checks:

@@ -45,6 +45,15 @@ def find_tools() -> Tools:
     return Tools(*(Path(found[name]) for name in ("qemu", "vsock", "kernel")))
 
 
+def find_emulator_base() -> tuple[Path, str]:
+    """The folder in which the emulator has an OpenSSL with X25519MLKEM768, and its version.
+
+    Raises: CannotError, BrokenError.
+    """
+    found = dict(line.split(" ", 1) for line in run_script("vm/emulator-base").splitlines())
+    return Path(found["folder"]), found["openssl"]
+
+
 def take_layer(folder: Path) -> Path:
     """The image's root file system as shipped, copied into `folder`: a cache may be cleared.
 

@@ -22,6 +22,7 @@ class EnclaveVm:
     """The script with a TMPDIR of its own, short enough for Unix sockets."""
 
     temporary: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="vm-")))
+    variables: dict[str, str] = field(default_factory=dict)
 
     def __call__(
         self, *arguments: str, stdin: bytes = b"", report: Callable[[str], None] | None = None
@@ -52,9 +53,9 @@ class EnclaveVm:
         )
 
     def environ(self) -> dict[str, str]:
-        """The environment around, with its own TMPDIR."""
+        """The environment around, with its own TMPDIR and what a test sets."""
         around = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return around | {"TMPDIR": str(self.temporary)}
+        return around | {"TMPDIR": str(self.temporary)} | self.variables
 
     def processes(self) -> list[str]:
         """Command lines of processes that still have to do with it."""
