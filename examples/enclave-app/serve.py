@@ -1,7 +1,9 @@
-"""An application for an enclave: sells at prices that nobody outside could change, and signs them.
+"""An application for an enclave: sells at prices that nobody outside could change, with a MAC.
 
 A client sends the name of an article and a newline, and gets `NAME PRICE MAC`: whoever shares the
-secret checks the MAC, and knows that this enclave quoted that price. An unknown name gives `?`.
+secret checks the MAC, and knows that somebody who has it quoted that price, at some time. The
+parent can play an old answer again; a real protocol has a nonce of the client's under the MAC. An
+unknown name gives `?`.
 
     serve.py ADDRESS SECRET PRICES      ADDRESS: vsock://any:PORT, or unix:PATH to try it out
 """
