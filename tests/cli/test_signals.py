@@ -171,7 +171,13 @@ def test_ctrl_c_at_any_moment(ground: Ground) -> None:
         running = Running(ground, "-o", "out")
         running.wait_for_line("started")  # what comes before is Python's own start
         time.sleep(0.005 + 0.025 * step)
-        done = running.stop(signal.SIGINT)
+        try:
+            done = running.stop(signal.SIGINT)
+        except AssertionError as error:
+            # Python itself swallows what a handler raises in this callback of its import system.
+            if "_get_module_lock.<locals>.cb" in str(error):
+                continue
+            raise
         codes.add(done.code)
         assert done.code != 1, done.stderr
         assert (done.code == 0) == Path(ground.work, "out").exists(), (done.code, done.stderr)
