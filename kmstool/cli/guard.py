@@ -36,8 +36,9 @@ _ENDINGS = {
 _OF_THE_CHAIN = (NsmError, CredentialsError, TransportError, KmsError)
 _DOCTOR = "`kmstool doctor` looks at each link of the chain to KMS"
 # Seconds in which a signal cannot end what the one before it began: removing temporary files. Not
-# for ever, since Python swallows exceptions in some places (`__del__`), the first one's too.
+# for ever, since libraries swallow exceptions in some places, the first one's too.
 _CLEAN_UP = 2.0
+_AGAIN = 0.01  # seconds for Python to leave the callback in which a signal cannot be raised
 
 
 def guarded(body: Callable[[], None], *, common: Common) -> int:
@@ -182,15 +183,22 @@ class _Signals:
         self.over = False
         self._raised_at = -_CLEAN_UP
         self._before: dict[signal.Signals, Any] = {}
+        self._again: threading.Timer | None = None
+        self._hook = sys.unraisablehook
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _ENDINGS:
             # What the caller ignored (nohup, a background job) stays ignored.
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 self._before[number] = signal.signal(number, self._raise)
+        sys.unraisablehook = self._swallowed
 
     def restore(self) -> None:
         """Gives each signal back what it did before."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again.join()
+        sys.unraisablehook = self._hook
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -201,6 +209,17 @@ class _Signals:
         self._raised_at = now
         self.arrived = self.arrived or signal.Signals(number)
         raise Signalled
+
+    def _swallowed(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Sends it again where Python drops what is raised: `__del__`, an import's callbacks."""
+        if not issubclass(unraisable.exc_type, Signalled) or self.arrived is None:
+            self._hook(unraisable)
+            return
+        self._raised_at = -_CLEAN_UP
+        # From another thread: sent from here it would be raised in this hook, and dropped as well.
+        self._again = threading.Timer(_AGAIN, os.kill, (os.getpid(), self.arrived))
+        self._again.daemon = True
+        self._again.start()
 
 
 def _fill_standard_descriptors() -> None:

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,7 +137,7 @@ def test_a_second_ctrl_c_does_not_end_the_clean_up(tmp_path: Path) -> None:
 
 
 def test_a_signal_that_was_swallowed_may_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Python drops what is raised inside `__del__` and the like.
+    # By a library that catches everything.
     monkeypatch.setattr(guard, "_CLEAN_UP", 0.0)
 
     def body() -> None:
@@ -146,6 +147,45 @@ def test_a_signal_that_was_swallowed_may_be_sent_again(monkeypatch: pytest.Monke
         raise AssertionError("the second one ends it")
 
     assert guarded(body, common=Common()) == ExitCode.INTERRUPTED
+
+
+def test_a_signal_where_python_drops_exceptions_is_not_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Ctrl-C within an import's weakref callback: "Exception ignored", and the secret was printed.
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    ended = []
+
+    def body() -> None:
+        Dying()
+        time.sleep(20)
+        ended.append("undisturbed")
+
+    before = sys.unraisablehook
+    assert guarded(body, common=Common()) == ExitCode.INTERRUPTED
+    assert ended == []
+    assert capsys.readouterr().err == "kmstool: error: interrupted\n"
+    assert sys.unraisablehook == before
+
+
+def test_other_exceptions_that_python_drops_are_shown_as_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            raise ValueError("of its own")
+
+    shown: list[type] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: shown.append(found.exc_type))
+
+    def body() -> None:
+        Dying()
+
+    assert guarded(body, common=Common()) == ExitCode.DONE
+    assert shown == [ValueError]
 
 
 def test_a_signal_after_the_end_comes_too_late(
