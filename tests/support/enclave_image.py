@@ -46,13 +46,9 @@ def _run(*options: str) -> tuple[int, str, str]:
 
 
 def build(target: str, *options: str) -> EnclaveImage:
-    """Builds a target, or takes it from the user's cache.
-
-    Skips where a mirror has not got it or does not answer, as the VM does, which is made of it;
-    `scripts/test` prints the reason.
-    """
+    """Builds a target, or takes it from the user's cache; skips, but not in CI, without sources."""
     code, stdout, stderr = _run("--target", target, *options)
-    if code == _UNREACHABLE:
+    if code == _UNREACHABLE and not os.environ.get("CI"):
         pytest.skip(stderr.strip().splitlines()[-1])
     assert code == 0, stderr
     (folder,) = (line.split(" ", 1)[1] for line in stdout.splitlines() if line.startswith("folder"))
